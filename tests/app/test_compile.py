@@ -123,3 +123,53 @@ def test_an_onnx_file_with_open_sizes_is_compiled_for_any(tmp_path):
             assert np.allclose(run(x.numpy()), right, atol=1e-5)
     with pytest.raises(ShapeError, match="which is no multiple of 2"):
         runs[0](np.zeros((1, 3, 11, 16), "f4"))
+
+
+class Answering(torch.nn.Module):
+    """A convolution whose outputs are compared or counted."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.conv, self.answer = torch.nn.Conv2d(3, 5, 3), answer
+
+    def forward(self, x):
+        return self.answer(self.conv(x))
+
+
+@pytest.mark.parametrize("answer", [lambda y: y.argmax(1), lambda y: y > 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_classes_and_truth_values_keep_their_type(answer, dtype):
+    net, x = Answering(answer).eval(), torch.randn(2, 3, 6, 6).bfloat16().float()
+    right, run = net(x), dojang.compile(net, input_size=(3, 6, 6), threads=1)
+    for given in (x.to(dtype), {run.graph.inputs[0].name: x.to(dtype)}):
+        found = run(given)
+        assert found.dtype == right.dtype
+        assert torch.equal(found, right)
+
+
+class Tokens(torch.nn.Module):
+    """An embedding and a dense layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.dense = torch.nn.Embedding(11, 6), torch.nn.Linear(6, 3)
+
+    def forward(self, tokens):
+        return self.dense(self.table(tokens).mean(1))
+
+
+def test_tokens_go_in_as_whole_numbers():
+    net, tokens = Tokens().eval(), torch.randint(0, 11, (4, 7))
+    right, run = net(tokens).detach(), dojang.compile(net, input_size=(7,), threads=1)
+    for given in (tokens, tokens.int(), tokens.to(torch.uint8), tokens.float()):
+        found = run(given)
+        assert found.dtype == torch.float32
+        assert torch.allclose(found, right, atol=1e-6)
+    assert np.allclose(run(tokens.numpy()), right.numpy(), atol=1e-6)
+    with pytest.raises(UsageError, match=r"above 2\^24 in size"):
+        run(torch.full((1, 7), 2**24 + 1))
+
+
+def test_whole_numbers_are_no_pictures(run, x):
+    with pytest.raises(UsageError, match="give float32"):
+        run(torch.zeros(x.shape, dtype=torch.int64))

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dojang import load
-from dojang.base.errors import DataError
+from dojang.base.errors import DataError, ShapeError
 from dojang.engine.compiled import compile as compiled
 from dojang.engine.plan.held import Known, asked
 
@@ -250,3 +250,52 @@ def test_zeros_of_both_signs_are_equal() -> None:
     net = compiled(load(file_of(nodes, {"x": x}, "a:f b:i", {"k": np.array([6])})))
     assert net.run(x).outputs[1].tolist() == [[2, 0, 1, 3, 4, 5]]
     assert net.plan().in_python == ()
+
+
+PLACES = np.zeros((9, 2), np.int64)
+NO_FIT: dict[str, tuple[Any, dict[str, Any]]] = {
+    "more of a line than it has": (node("TopK", ["v", "k"], ["a", "b"], axis=1), {"k": np.array([5])}),
+    "lines that the input lacks": (node("GatherElements", ["v", "i"], ["a"], axis=1), {"i": PLACES}),
+    "writes to lines that the input lacks": (
+        node("ScatterElements", ["v", "i", "u"], ["a"], axis=1), {"i": PLACES, "u": np.ones((9, 2), np.float32)},
+    ),
+    "more indices than axes": (node("GatherND", ["v", "i"], ["a"]), {"i": np.zeros((4, 3), np.int64)}),
+    "slices longer than the input's": (
+        node("ScatterND", ["v", "i", "u"], ["a"]), {"i": PLACES[:1, :1], "u": np.ones((1, 50), np.float32)},
+    ),
+    "more slices than places": (
+        node("ScatterND", ["v", "i", "u"], ["a"]), {"i": PLACES[:2, :1], "u": np.ones((9, 3), np.float32)},
+    ),
+    "more places than slices": (
+        node("ScatterND", ["v", "i", "u"], ["a"]), {"i": PLACES[:, :1], "u": np.ones((2, 3), np.float32)},
+    ),
+}  # fmt: skip
+"""Files whose shapes the standard forbids, and of which a kernel would read or write memory that is not theirs."""
+
+
+@pytest.mark.parametrize("what", NO_FIT)
+def test_shapes_that_do_not_fit_are_errors_not_looks_into_memory(what: str) -> None:
+    one, arrays = NO_FIT[what]
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    data = file_of([node("Neg", ["x"], ["v"]), one], {"x": x}, "a:f", arrays)
+    with pytest.raises(Exception, match="ONNXRuntimeError"):  # the oracle refuses the same
+        ort.InferenceSession(data).run(None, {"x": x})
+    net = compiled(load(data))
+    assert net.plan().in_python == ("a",)
+    with pytest.raises(DataError, match=f"a: {one.op_type}"):
+        net.run(x)
+
+
+@pytest.mark.parametrize(
+    ("one", "arrays"),
+    [
+        (node("CumSum", ["v", "s"], ["a"]), {"s": np.array(5)}),
+        (node("GatherElements", ["v", "i"], ["a"], axis=3), {"i": np.zeros((2, 3), np.int64)}),
+        (node("ScatterElements", ["v", "i", "v"], ["a"], axis=3), {"i": np.zeros((2, 3), np.int64)}),
+    ],
+)
+def test_an_axis_that_is_not_there_is_an_error_not_another_axis(one: Any, arrays: dict[str, Any]) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    net = compiled(load(file_of([node("Neg", ["x"], ["v"]), one], {"x": x}, "a:f", arrays)))
+    with pytest.raises(ShapeError, match="a: axis . of a tensor of 2 axes"):
+        net.run(x)

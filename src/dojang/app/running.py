@@ -36,8 +36,9 @@ class Runnable:
     """A network compiled for this machine. Thread-safe.
 
     `runnable(x)` takes a batch as NumPy array or PyTorch tensor (one per input, in their order, or all by name), and
-    gives the first output as the same kind (for tensors, without gradients, of the same precision and device);
-    `runnable.engine` has all outputs, taps on activations, and the plan.
+    gives the first output as the same kind. A tensor has no gradients, lies on the device of the first input, and has
+    its precision if both are real numbers; classes, places and truth values keep their own type. `runnable.engine` has
+    all outputs, taps on activations, and the plan.
     """
 
     def __init__(
@@ -74,7 +75,11 @@ class Runnable:
         else:
             first = x if _is_tensor(x) else None
             y = self.engine(_to_numpy(x))
-        return y if first is None else first.new_tensor(y)
+        if first is None:
+            return y
+        from dojang.formats.torch.tensors import tensor_like  # PyTorch, which is there: the input is a tensor of it
+
+        return tensor_like(y, first)
 
 
 def _is_tensor(x: Any) -> bool:

@@ -244,7 +244,7 @@ def check_inputs(graph: Graph, inputs: Array | Mapping[str, Array]) -> dict[str,
     arrays = {name: np.asarray(inputs[name]) for name in wanted}
     for node in graph.inputs:
         x, shape, axis = arrays[node.name], node.attrs["shape"], node.attrs["batch_axis"]
-        arrays[node.name] = _of_type(node, x)
+        arrays[node.name] = _of_type(graph, node, x)
         if axis < 0:
             if x.shape != tuple(shape):
                 wanted_shape = by(shape) or "one number"
@@ -261,10 +261,21 @@ def check_inputs(graph: Graph, inputs: Array | Mapping[str, Array]) -> dict[str,
     return arrays
 
 
-def _of_type(node: Node, x: Array) -> Array:
-    """An input in its type: real numbers of any precision, whole numbers only where all of them fit."""
+def _of_type(graph: Graph, node: Node, x: Array) -> Array:
+    """An input in its type: real numbers of any precision, whole numbers only where all of them fit.
+
+    Whole numbers are also taken for an input of real numbers that the network turns into whole ones first, as tokens of
+    an embedding are; elsewhere they are refused, because they are most likely pixels that nobody has scaled.
+    """
     own = node.attrs["dtype"]
     if own in REAL:
+        if x.dtype.kind in "iu" and _only_made_whole(graph, node):
+            given = x.astype(np.float32)
+            if not np.array_equal(given.astype(np.float64), x.astype(np.float64)):
+                raise UsageError(
+                    f"{node.name}: holds whole numbers above 2^24 in size, which float32 cannot tell apart"
+                )
+            return given
         if x.dtype.kind != "f" and x.dtype.name != "bfloat16":
             raise UsageError(
                 f"{node.name}: the input is {x.dtype}; give float32, with pictures scaled to 0..1 and normalised"
@@ -282,6 +293,14 @@ def _of_type(node: Node, x: Array) -> Array:
             raise UsageError(f"{node.name}: the input is {x.dtype}; the network takes {own}")
         return given
     return x
+
+
+def _only_made_whole(graph: Graph, node: Node) -> bool:
+    """Whether everything that reads a value converts it to whole numbers."""
+    readers = graph.consumers[node.name]
+    casts = [r for r in readers if r.op == STANDARD and r.attrs["kind"] == "Cast"]
+    whole = all(graph.types[r.name] in ("int32", "int64") for r in casts)
+    return len(casts) == len(readers) > 0 and whole and node.name not in graph.outputs
 
 
 def batch_of(graph: Graph, fed: Mapping[str, Array]) -> int:

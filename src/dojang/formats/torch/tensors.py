@@ -1,4 +1,6 @@
-"""The tensors in what a module's forward returned: a tensor, or nested tuples, mappings and dataclasses of tensors."""
+"""Tensors that go out: those in what a module's forward returned (a tensor, or nested tuples, mappings and dataclasses
+of tensors), and an array made a tensor like the one that was given.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
+
+
+def tensor_like(array: np.ndarray, given: torch.Tensor) -> torch.Tensor:
+    """A copy of an array on the device of a given tensor, in its precision if both hold real numbers, else in its own.
+
+    >>> tensor_like(np.zeros(2, "f4"), torch.zeros(1, dtype=torch.float64)).dtype
+    torch.float64
+    >>> tensor_like(np.zeros(2, "i8"), torch.zeros(1)).dtype
+    torch.int64
+    """
+    own = torch.tensor(array)
+    both_real = own.is_floating_point() and given.is_floating_point()
+    return own.to(given.device, given.dtype if both_real else own.dtype)
 
 
 def tensors_in(result: Any) -> list[torch.Tensor]:

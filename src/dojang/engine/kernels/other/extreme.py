@@ -13,8 +13,8 @@ from typing import Any
 
 from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.other.strided import dot, read, spot
-from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.engine.kernels.other.strided import by_rows, dot, in_order, in_vectors, read, spot
+from dojang.engine.kernels.task import Code, Offer
 from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
@@ -47,11 +47,7 @@ def of_axes(
     >>> of_axes((2, 3), (12, 1), (1, 2), 4, 3, True, False).shape
     (3, 2)
     """
-    order = sorted((a for a in range(len(shape)) if shape[a] != 1), key=lambda a: -y[a])
-    sizes, xs, ys = (tuple(v[a] for a in order) for v in (shape, x, y))
-    if not ys or ys[-1] != 1:
-        sizes, xs, ys = (*sizes, 1), (*xs, 0), (*ys, 1)
-    return ExtremeTask(sizes, xs, ys, size, step, largest, last)
+    return ExtremeTask(*in_order(shape, x, y), size, step, largest, last)
 
 
 def offer(task: ExtremeTask, machine: Machine) -> Offer:
@@ -75,9 +71,7 @@ def rows_of(task: ExtremeTask, machine: Machine) -> tuple[int, int]:
 
 def emit(task: ExtremeTask, machine: Machine) -> Code:
     """One step; a unit is some rows along the last axis of y."""
-    total, some = rows_of(task, machine)
-    recipe = f"{NAME} {task} {some}"
-    return Code((Step(recipe, lambda name: write(name, task, machine), lambda n: n * t.ceil_div(total, some)),))
+    return by_rows(NAME, task, rows_of(task, machine), lambda name: write(name, task, machine))
 
 
 def better(b: Emit, task: ExtremeTask, v: Value, best: Value) -> Value:
@@ -153,10 +147,7 @@ def write(symbol: str, task: ExtremeTask, machine: Machine) -> str:
                 one_line(b.at(xr, b.mul(j, 4 * task.x[-1]))), b.at(yr, b.mul(j, 4)), F32, mask=one,
             ))  # fmt: skip
             return
-        full = last // lanes * lanes
-        b.loop(0, full, lanes, lambda j, _: side_by_side(xr, yr, j, lanes))
-        if last > full:
-            side_by_side(xr, yr, full, last - full)
+        in_vectors(b, last, lambda j, count: side_by_side(xr, yr, j, count))
 
     b.loop(first, b.imin(b.add(first, some), total), 1, row)
     return b.finish()

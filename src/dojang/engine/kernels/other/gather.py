@@ -9,8 +9,8 @@ from typing import Any
 
 from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.other.strided import dot, read, spot
-from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.engine.kernels.other.strided import by_rows, dot, in_vectors, read, spot
+from dojang.engine.kernels.task import Code, Offer
 from dojang.native.costs import COSTS
 from dojang.native.emit import F32, I64
 from dojang.native.machine import Machine
@@ -62,9 +62,7 @@ def rows_of(task: GatherTask, machine: Machine) -> tuple[int, int]:
 
 def emit(task: GatherTask, machine: Machine) -> Code:
     """One step; a unit is some rows along the last axis."""
-    total, some = rows_of(task, machine)
-    recipe = f"{NAME} {task} {some}"
-    return Code((Step(recipe, lambda name: write(name, task, machine), lambda n: n * t.ceil_div(total, some)),))
+    return by_rows(NAME, task, rows_of(task, machine), lambda name: write(name, task, machine))
 
 
 def write(symbol: str, task: GatherTask, machine: Machine) -> str:
@@ -94,10 +92,7 @@ def write(symbol: str, task: GatherTask, machine: Machine) -> str:
                 v = read(b, xr, task.x[-1], j, count)
             b.vstore(v, b.at(yr, b.mul(j, 4)), F32, mask=b.mask(count, lanes))
 
-        whole = last // lanes * lanes
-        b.loop(0, whole, lanes, lambda j, _: some_of(j, lanes))
-        if last > whole:
-            some_of(whole, last - whole)
+        in_vectors(b, last, some_of)
 
     b.loop(first, b.imin(b.add(first, some), total), 1, row)
     return b.finish()

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other.elementwise import combine
-from dojang.engine.kernels.other.strided import dot, read, spot
-from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.engine.kernels.other.strided import by_rows, dot, in_vectors, read, spot
+from dojang.engine.kernels.task import Code, Offer
 from dojang.native.costs import COSTS
 from dojang.native.emit import F32, I64, Emit, Value
 from dojang.native.machine import Machine
@@ -102,9 +102,7 @@ def rows_of(task: LookupTask, machine: Machine) -> tuple[int, int]:
 
 def emit(task: LookupTask, machine: Machine) -> Code:
     """One step; a unit is some rows along the last axis, for writes all of them."""
-    total, some = rows_of(task, machine)
-    recipe = f"{NAME} {task} {some}"
-    return Code((Step(recipe, lambda name: write(name, task, machine), lambda n: n * t.ceil_div(total, some)),))
+    return by_rows(NAME, task, rows_of(task, machine), lambda name: write(name, task, machine))
 
 
 def place_of(b: Emit, index: Index, base: Value, places: Sequence[Any]) -> Value:
@@ -162,10 +160,7 @@ def write(symbol: str, task: LookupTask, machine: Machine) -> str:
         if alone(task):
             b.loop(0, last, 1, one)
             return
-        whole = last // lanes * lanes
-        b.loop(0, whole, lanes, lambda j, _: some_of(j, lanes))
-        if last > whole:
-            some_of(whole, last - whole)
+        in_vectors(b, last, some_of)
 
     b.loop(first, b.imin(b.add(first, some), total), 1, row)
     return b.finish()

@@ -15,8 +15,8 @@ from typing import Any
 from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other.elementwise import combine
-from dojang.engine.kernels.other.strided import dot, read, spot
-from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.engine.kernels.other.strided import by_rows, dot, in_vectors, read, spot
+from dojang.engine.kernels.task import Code, Offer
 from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
@@ -86,9 +86,7 @@ def rows_of(task: ReduceTask, machine: Machine) -> tuple[int, int]:
 
 def emit(task: ReduceTask, machine: Machine) -> Code:
     """One step; a unit is some rows along the last axis of y."""
-    total, some = rows_of(task, machine)
-    recipe = f"{NAME} {task} {some}"
-    return Code((Step(recipe, lambda name: write(name, task, machine), lambda n: n * t.ceil_div(total, some)),))
+    return by_rows(NAME, task, rows_of(task, machine), lambda name: write(name, task, machine))
 
 
 def write(symbol: str, task: ReduceTask, machine: Machine) -> str:
@@ -146,10 +144,7 @@ def write(symbol: str, task: ReduceTask, machine: Machine) -> str:
             found = over(xr, 0, lambda base: read(b, base, task.x[-1], j, count))
             b.vstore(scaled(found), b.at(yr, b.mul(j, 4)), F32, mask=b.mask(count, lanes))
 
-        whole = last // lanes * lanes
-        b.loop(0, whole, lanes, lambda j, _: some_of(j, lanes))
-        if last > whole:
-            some_of(whole, last - whole)
+        in_vectors(b, last, some_of)
 
     b.loop(first, b.imin(b.add(first, some), total), 1, row)
     return b.finish()

@@ -9,8 +9,8 @@ from typing import Any
 
 from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.other.strided import dot, read, spot
-from dojang.engine.kernels.task import Code, Offer, Step
+from dojang.engine.kernels.other.strided import by_rows, dot, in_order, in_vectors, read, spot
+from dojang.engine.kernels.task import Code, Offer
 from dojang.native.costs import COSTS
 from dojang.native.emit import F32, F64, Value
 from dojang.native.machine import Machine
@@ -46,11 +46,7 @@ def of_axes(
     >>> of_axes((2, 3), (12, 1), (1, 2), 4, (3, 6), False, False, False).shape
     (3, 2)
     """
-    order = sorted((a for a in range(len(shape)) if shape[a] != 1), key=lambda a: -y[a])
-    sizes, xs, ys = (tuple(v[a] for a in order) for v in (shape, x, y))
-    if not ys or ys[-1] != 1:
-        sizes, xs, ys = (*sizes, 1), (*xs, 0), (*ys, 1)
-    return RunningTask(sizes, xs, ys, size, step, product, exclusive, reverse)
+    return RunningTask(*in_order(shape, x, y), size, step, product, exclusive, reverse)
 
 
 def offer(task: RunningTask, machine: Machine) -> Offer:
@@ -68,9 +64,7 @@ def rows_of(task: RunningTask, machine: Machine) -> tuple[int, int]:
 
 def emit(task: RunningTask, machine: Machine) -> Code:
     """One step; a unit is some rows of lines."""
-    total, some = rows_of(task, machine)
-    recipe = f"{NAME} {task} {some}"
-    return Code((Step(recipe, lambda name: write(name, task, machine), lambda n: n * t.ceil_div(total, some)),))
+    return by_rows(NAME, task, rows_of(task, machine), lambda name: write(name, task, machine))
 
 
 def write(symbol: str, task: RunningTask, machine: Machine) -> str:
@@ -97,10 +91,7 @@ def write(symbol: str, task: RunningTask, machine: Machine) -> str:
     def row(k: Any, _: Any) -> None:
         places = spot(b, k, task.shape[:-1])
         xr, yr = (b.at(p, b.mul(dot(b, places, steps), 4)) for p, steps in ((x, task.x), (y, task.y)))
-        whole = last // lanes * lanes
-        b.loop(0, whole, lanes, lambda j, _: lines(xr, yr, j, lanes))
-        if last > whole:
-            lines(xr, yr, whole, last - whole)
+        in_vectors(b, last, lambda j, count: lines(xr, yr, j, count))
 
     b.loop(first, b.imin(b.add(first, some), total), 1, row)
     return b.finish()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from dojang.arith.shapes import Shape
 from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
@@ -150,14 +151,6 @@ def write(symbol: str, form: StridedForm, machine: Machine) -> str:
     first = b.mul(b.arg.unit, some)
     x, y = b.at(t.word(b, t.X), task.x_offset * 4), t.word(b, t.Y)
     r = t.word(b, t.R) if task.r else None
-    whole = inner // lanes * lanes
-
-    def last(body: Callable[[Any, Any], None]) -> None:
-        """What is left of a row."""
-        if isinstance(inner, SizeValue):
-            b.choose(b.less(whole, inner), lambda: body(whole, inner - whole))
-        elif inner > whole:
-            body(whole, inner - whole)
 
     def row(k: Any, _: Any) -> None:
         places = spot(b, k, task.shape[:-1])
@@ -172,8 +165,7 @@ def write(symbol: str, form: StridedForm, machine: Machine) -> str:
                 v = combine(b, task.op, v, read(b, rr, task.r[-1], j, count))
             b.vstore(activate(b, v, task.activation, F32), b.at(yr, b.mul(j, 4)), F32, mask=mask)
 
-        b.loop(0, whole, lanes, lambda j, _: some_of(j, lanes))
-        last(some_of)
+        in_vectors(b, inner, some_of)
 
     def square(axis: int, k: Any) -> None:
         blocks = t.ceil_div(task.shape[axis], lanes)
@@ -200,11 +192,46 @@ def write(symbol: str, form: StridedForm, machine: Machine) -> str:
                 value = activate(b, v, task.activation, F32)
                 b.choose(b.less(i, left), lambda v=value, p=at: b.vstore(v, p, F32, mask=mask))
 
-        b.loop(0, whole, lanes, lambda j, _: block(j, lanes))
-        last(block)
+        in_vectors(b, inner, block)
 
     b.loop(first, b.imin(b.add(first, some), total), 1, row if axis is None else lambda k, _: square(axis, k))
     return b.finish()
+
+
+def by_rows(name: str, task: Any, rows: tuple[int, int], build: Callable[[str], str]) -> Code:
+    """One step for all rows of a task; a unit is some of them. `rows`: (rows in all, rows of a unit).
+
+    `build` has to be written in the module of the kernel, because the cache of object code goes by it (`Step.kernel`).
+    """
+    total, some = rows
+    return Code((Step(f"{name} {task} {some}", build, lambda n: n * t.ceil_div(total, some)),))
+
+
+def in_order(shape: Sequence[int], x: Sequence[int], y: Sequence[int]) -> tuple[Shape, Shape, Shape]:
+    """Sizes, and steps in x and in y, of the axes in the order of y, axes of one place left out. The last one is
+    contiguous in y: where none is, it has one place.
+
+    >>> in_order((2, 3), (12, 1), (1, 2))
+    ((3, 2), (1, 12), (2, 1))
+    >>> in_order((3,), (1,), (2,))
+    ((3, 1), (1, 0), (2, 1))
+    """
+    order = sorted((a for a in range(len(shape)) if shape[a] != 1), key=lambda a: -y[a])
+    sizes, xs, ys = (tuple(v[a] for a in order) for v in (shape, x, y))
+    if not ys or ys[-1] != 1:
+        sizes, xs, ys = (*sizes, 1), (*xs, 0), (*ys, 1)
+    return sizes, xs, ys
+
+
+def in_vectors(b: Emit, size: Any, body: Callable[[Any, Any], None]) -> None:
+    """`body(first, count)` for each whole vector of `size` elements of float32, and for what is left behind them."""
+    lanes = b.lanes(F32)
+    whole = size // lanes * lanes
+    b.loop(0, whole, lanes, lambda j, _: body(j, lanes))
+    if isinstance(size, SizeValue):
+        b.choose(b.less(whole, size), lambda: body(whole, size - whole))
+    elif size > whole:
+        body(whole, size - whole)
 
 
 def spot(b: Emit, k: Value, sizes: Sequence[int]) -> list[Any]:

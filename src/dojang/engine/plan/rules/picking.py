@@ -102,9 +102,20 @@ def given(context: PlanContext, group: Group, fewest: int) -> list[Operand] | No
     places = group.node.attrs.get("places", ())
     if len(group.inputs) < fewest or tuple(places) not in ((), tuple(range(len(group.inputs)))):
         return None
-    if not prod(context.shape(group.value)) or any(not prod(context.shape(i)) for i in group.inputs):
+    if any(least(context.shape(name)) < 1 for name in (group.value, *group.inputs)):
         return None
     return operands(context, group)
+
+
+def least(shape: Shape) -> int:
+    """The shortest axis. Files can ask for axes of less than nothing, as a window larger than its image does."""
+    return min(shape, default=1)
+
+
+def axis_in(axis: int, x: Operand) -> int | None:
+    """An axis counted from the beginning; None for one that a value does not have, of which NumPy says so."""
+    rank = len(x.shape)
+    return axis % rank if -rank <= axis < rank else None
 
 
 def common(found: Sequence[Operand]) -> Shape:
@@ -148,7 +159,7 @@ def copied(context: PlanContext, group: Group) -> bool:
 def spread(context: PlanContext, group: Group) -> bool:
     """The same numbers, repeated along axes of one place."""
     found, shape = operand(context, group.inputs[0]), context.shape(group.value)
-    if found is None or not prod(shape) or tuple(np.broadcast_shapes(found.shape, shape)) != shape:
+    if found is None or least(shape) < 1 or tuple(np.broadcast_shapes(found.shape, shape)) != shape:
         return False
     y, onto, in_rows = result(context, group.value, group.inputs[:1])
     task = kernel.of_axes("copy", shape, found.spread(shape), onto)
@@ -226,6 +237,13 @@ def on_axis(context: PlanContext, name: str, size: int) -> bool:
     return found is not None and -size <= found[0] and found[1] < size < MOST
 
 
+def lines_fit(index: Shape, x: Shape, axis: int) -> bool:
+    """Whether an array of places along an axis has no line that x lacks. Kernels do not look again: where it has one,
+    NumPy runs the node and says what is wrong.
+    """
+    return len(index) == len(x) and all(i <= n for a, (i, n) in enumerate(zip(index, x, strict=True)) if a != axis)
+
+
 def looked_up(context: PlanContext, group: Group, found: Sequence[Operand], x: Sequence[int],
               indices: Sequence[Index]) -> bool:  # fmt: skip
     """Adds the step of a look-up, x read `x` apart along the axes of the result.
@@ -253,8 +271,8 @@ def gather(context: PlanContext, group: Group) -> bool:
     if found is None or not found[0].shape:
         return False
     x, index = found
-    axis = said(group.node).get("axis", 0) % len(x.shape)
-    if not on_axis(context, group.inputs[1], x.shape[axis]):
+    axis = axis_in(said(group.node).get("axis", 0), x)
+    if axis is None or not on_axis(context, group.inputs[1], x.shape[axis]):
         return False
     wide = len(index.shape)
     steps = (*x.steps[:axis], *(0,) * wide, *x.steps[axis + 1 :])
@@ -268,8 +286,10 @@ def gather_elements(context: PlanContext, group: Group) -> bool:
     if found is None or not found[0].shape:
         return False
     x, index = found
-    axis = said(group.node).get("axis", 0) % len(x.shape)
-    if not on_axis(context, group.inputs[1], x.shape[axis]):
+    axis = axis_in(said(group.node).get("axis", 0), x)
+    if axis is None or not on_axis(context, group.inputs[1], x.shape[axis]):
+        return False
+    if not lines_fit(index.shape, x.shape, axis):
         return False
     steps = tuple(0 if a == axis else s for a, s in enumerate(x.steps))
     return looked_up(context, group, found, steps, [Index(index.steps, 0, x.shape[axis], x.steps[axis])])
@@ -283,7 +303,9 @@ def gather_nd(context: PlanContext, group: Group) -> bool:
     x, index = found
     lead, depth = said(group.node).get("batch_dims", 0), index.shape[-1]
     sizes = x.shape[lead : lead + depth]
-    if not depth or not all(on_axis(context, group.inputs[1], size) for size in sizes):
+    if not depth or len(sizes) != depth or index.shape[:-1][:lead] != x.shape[:lead]:
+        return False
+    if not all(on_axis(context, group.inputs[1], size) for size in sizes):
         return False
     inner = len(x.shape) - lead - depth
     steps = (*x.steps[:lead], *(0,) * (len(index.shape) - 1 - lead), *x.steps[lead + depth :])
@@ -321,8 +343,10 @@ def scatter_elements(context: PlanContext, group: Group) -> bool:
     found, a = given(context, group, 3), said(group.node)
     if found is None or not found[0].shape:
         return False
-    axis = a.get("axis", 0) % len(found[0].shape)
-    if not on_axis(context, group.inputs[1], found[0].shape[axis]) or found[2].shape != found[1].shape:
+    axis = axis_in(a.get("axis", 0), found[0])
+    if axis is None or not on_axis(context, group.inputs[1], found[0].shape[axis]) or found[2].shape != found[1].shape:
+        return False
+    if not lines_fit(found[1].shape, found[0].shape, axis):
         return False
     along = [None if k == axis else k for k in range(len(found[0].shape))]
     return written(context, group, found, a.get("reduction", "none"), along, [(found[1].steps, 0, axis)])
@@ -337,9 +361,9 @@ def scatter_nd(context: PlanContext, group: Group) -> bool:
     depth, outer = index.shape[-1], len(index.shape) - 1
     if not depth or not all(on_axis(context, group.inputs[1], size) for size in x.shape[:depth]):
         return False
-    along = [*(None,) * outer, *range(depth, len(x.shape))]
-    if len(along) != len(updates.shape):
+    if depth > len(x.shape) or updates.shape != (*index.shape[:-1], *x.shape[depth:]):
         return False
+    along = [*(None,) * outer, *range(depth, len(x.shape))]
     steps = (*index.steps[:-1], *(0,) * (len(x.shape) - depth))
     indices = [(steps, k * index.steps[-1], k) for k in range(depth)]
     return written(context, group, found, a.get("reduction", "none"), along, indices)
@@ -359,8 +383,8 @@ def argument(context: PlanContext, group: Group) -> bool:
     if found is None or not found[0].shape:
         return False
     x = found[0]
-    axis = a.get("axis", 0) % len(x.shape)
-    if x.shape[axis] >= MOST or prod(context.shape(group.value)) * x.shape[axis] != prod(x.shape):
+    axis = axis_in(a.get("axis", 0), x)
+    if axis is None or x.shape[axis] >= MOST or prod(context.shape(group.value)) * x.shape[axis] != prod(x.shape):
         return False
     if len(context.shape(group.value)) != len(x.shape) - (not a.get("keepdims", 1)):
         return False
@@ -387,7 +411,9 @@ def reduced(context: PlanContext, group: Group) -> bool:
         axes = range(len(x.shape))
     if axes is None:
         return False
-    gone = {axis % len(x.shape) for axis in axes}
+    gone = {place for axis in axes if (place := axis_in(axis, x)) is not None}
+    if len(gone) != len(axes):  # one that is not there, or is named twice
+        return False
     kept = [axis for axis in range(len(x.shape)) if axis not in gone]
     if len(context.shape(group.value)) != (len(x.shape) if a.get("keepdims", 1) else len(kept)):
         return False
@@ -410,9 +436,11 @@ def top(context: PlanContext, group: Group) -> bool:
     made = context.made.get(key)
     if made is None:
         x, shape = operand(context, group.inputs[0]), context.shape(group.value)
-        if x is None or not prod(shape) or not prod(x.shape) or len(shape) != len(x.shape) or not shape:
+        if x is None or min(least(shape), least(x.shape)) < 1 or len(shape) != len(x.shape) or not shape:
             return False
-        axis = a.get("axis", -1) % len(x.shape)
+        axis = axis_in(a.get("axis", -1), x)
+        if axis is None or shape[axis] > x.shape[axis]:  # NumPy runs the node, and says so
+            return False
         in_rows = len(shape) > 2 and context.places.only_rows(group.inputs[0])
         y, places = (context.fresh(rows.turned(shape) if in_rows else shape) for _ in range(2))
         onto = replace(y, shape=shape, in_rows=True).strides if in_rows else y.strides
@@ -437,7 +465,9 @@ def so_far(context: PlanContext, group: Group) -> bool:
     if found is None or number is None or not found[0].shape or found[0].shape != context.shape(group.value):
         return False
     x = found[0]
-    axis = int(number) % len(x.shape)
+    axis = axis_in(int(number), x)
+    if axis is None:
+        return False
     y, onto, in_rows = result(context, group.value, group.inputs[:1])
     task = running.of_axes(
         without(x.shape, axis), without(x.steps, axis), without(onto, axis), x.shape[axis], (x.steps[axis], onto[axis]),
@@ -454,7 +484,7 @@ def pooled(context: PlanContext, group: Group) -> bool:
     name = group.inputs[0]
     if a.get("storage_order") or a.get("auto_pad", "NOTSET") != "NOTSET":
         return False
-    if len(shape) not in (3, 4) or not prod(shape) or name not in context.places:
+    if len(shape) not in (3, 4) or least(shape) < 1 or name not in context.places:
         return False
     x, rank = context.places[name], len(shape) - 2
     ones, pads = [1] * rank, a.get("pads") or [0] * 2 * rank

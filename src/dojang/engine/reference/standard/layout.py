@@ -199,8 +199,8 @@ def top_k(call: OperatorCall) -> tuple[Array, ...]:
     """The k largest or smallest of each line, and where they are; equal ones in the order of their places."""
     x, k = call[0], (call.ints(1, "k") or [1])[0]
     axis = axis_in(call.attr("axis", -1), x.ndim)
-    if k > x.shape[axis]:
-        raise DataError(f"TopK: the {k} largest of {x.shape[axis]}")
+    if not 0 <= k <= x.shape[axis]:
+        raise DataError(f"TopK: k is {k}, and axis {axis} has only {x.shape[axis]} places")
     if call.attr("largest", 1):
         order = np.flip(x.shape[axis] - 1 - np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
     else:
