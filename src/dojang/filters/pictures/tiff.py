@@ -36,6 +36,7 @@ from dojang.base.budget import ENVIRONMENT
 from dojang.base.errors import FileError, MissingPart, UnsupportedError
 from dojang.base.pictures import byte_limit
 from dojang.base.reading import damaged_as, opened
+from dojang.filters.pictures.opening import shortened
 from dojang.filters.pictures.strips import DeflatedStrip, samples
 
 SUBFILE, SUB_PAGES = 254, 330
@@ -645,8 +646,7 @@ class _Reading:
         if isinstance(error, OSError) and error.strerror:
             raise FileError(f"{self.name}: {error.strerror}") from None
         if isinstance(error, Exception) and not isinstance(error, (FileError, MissingPart, UnsupportedError)):
-            said = str(error).partition("\n")[0][:160] or type(error).__name__
-            raise FileError(f"{self.name}: damaged or truncated picture ({said})") from None
+            raise FileError(f"{self.name}: damaged or truncated picture ({shortened(error)})") from None
 
 
 def said(layout: Layout) -> str:
