@@ -11,8 +11,9 @@ import tifffile
 from dojang.base.errors import FileError
 from dojang.filters.files import filter_files
 from dojang.filters.filter import filter
-from dojang.filters.pictures import tiff
-from dojang.filters.pictures.tiff import Layout, Rows
+from dojang.filters.pictures import tiff_rows
+from dojang.filters.pictures.tiff import Layout
+from dojang.filters.pictures.tiff_rows import Rows
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
@@ -22,7 +23,7 @@ from dojang.filters.pictures.tiff import Layout, Rows
 def test_rows_in_any_order(tmp_path, monkeypatch, dtype, order, planar, predictor):
     if predictor and dtype == "f4":
         pytest.skip("tifffile writes no such predictor")
-    monkeypatch.setattr(tiff, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(tiff_rows, "STREAMED_BYTES", 0)
     rng = np.random.default_rng(0)
     array = rng.integers(0, 200, (300, 41, 3)).astype(dtype)
     stored = np.moveaxis(array, -1, 0) if planar == "separate" else array
@@ -40,7 +41,7 @@ def test_rows_in_any_order(tmp_path, monkeypatch, dtype, order, planar, predicto
 
 @pytest.mark.parametrize("damage", ["cut", "short", "byte"])
 def test_damage(tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(tiff, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(tiff_rows, "STREAMED_BYTES", 0)
     array = np.random.default_rng(0).integers(0, 200, (300, 41, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", compression="zlib", rowsperstrip=300, metadata=None)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
