@@ -79,3 +79,37 @@ def test_what_tensors_do_not_take():
         dojang.filter(x.detach(), "blur", nan="ignore")
     with pytest.raises(UsageError, match="one kernel at a time"):
         dojang.filter(x.detach(), ["blur", "sharpen"])
+
+
+@pytest.mark.filterwarnings("ignore:.*(beta state|prototype stage|deprecated):UserWarning")
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (torch.Tensor.to_sparse, r"a tensor of torch.sparse_coo; give {}.to_dense\(\)"),
+        (torch.Tensor.to_sparse_csr, r"a tensor of torch.sparse_csr; give {}.to_dense\(\)"),
+        (torch.Tensor.to_mkldnn, r"a tensor of torch._mkldnn; give {}.to_dense\(\)"),
+        (lambda x: x.to("meta"), r"{} is on meta; pictures are filtered by the processor"),
+        (lambda x: torch.nested.nested_tensor([x, x]), "{} is a nested tensor"),
+        (lambda x: torch.nested.nested_tensor([x, x], layout=torch.jagged), "{} is a nested tensor"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8), r"convert with .to\(\)"),
+        (torch.Tensor.bfloat16, r"convert with .to\(\)"),
+    ],
+)
+def test_tensors_that_are_not_plain_numbers(made, says):
+    x, taps = torch.rand(8, 9), torch.rand(3, 3)
+    with pytest.raises(UsageError, match=says.format("image")):
+        dojang.filter(made(x), "blur")
+    with pytest.raises(UsageError, match=says.format("kernel")):
+        dojang.filter(x, made(taps))
+
+
+def test_an_imaginary_part_of_a_conjugate():
+    """PyTorch only marks its numbers as negated; NumPy does not know the mark."""
+    x, taps = (torch.rand(size, dtype=torch.complex128).conj().imag for size in ((6, 7), (3, 3)))
+    assert x.is_neg()
+    torch.testing.assert_close(dojang.filter(x, taps, "valid"), oracle(x[None, None], taps, "valid")[0, 0])
+
+
+def test_a_kernel_with_gradients_on_an_array():
+    with pytest.raises(ShapeError, match="kernel matrix: not an array of numbers.*detach"):
+        dojang.filter(np.ones((4, 4)), torch.ones(3, 3, requires_grad=True))

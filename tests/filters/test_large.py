@@ -1,13 +1,13 @@
 """Bands of files and Dask chunks give what the whole picture gives, to the bit; bad stores are refused."""
 
 import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from tests.filters.bounded import filter_within_limit
 
 from dojang.base.errors import FileError, MissingPart, ShapeError, UnsupportedError, UsageError
 from dojang.filters.files import filter_files, plan_file
@@ -81,22 +81,8 @@ def test_a_picture_larger_than_the_memory_allowed(tmp_path):
     array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (20_000, 4000, 3))
     for y in range(0, 20_000, 1000):
         array[y : y + 1000] = block + np.uint8(y // 1000)
-    code = """if True:
-        import resource, sys
-        from dojang.filters.job import Options
-        from dojang.filters.kernels.parse import as_kernel
-        from dojang.filters.large import filter_large
-        resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))
-        try:
-            bytearray(240 << 20)
-        except MemoryError:
-            filter_large(sys.argv[1], sys.argv[2], as_kernel("gaussian:sigma=3"), Options(), band_bytes=16 << 20)
-        else:
-            sys.exit("the limit does not hold")
-    """
     files = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-300:]
+    filter_within_limit(*files, "gaussian:sigma=3", 120)
     result = np.load(files[1], mmap_mode="r")
     assert result.shape == array.shape
     for y in (0, 6990, 19_000):

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 import dojang
-from dojang.base.errors import ShapeError, UsageError
+from dojang.base.errors import DataError, ShapeError, UsageError
 from dojang.filters.borders import BORDERS, OTHER_NAMES, check_border, index_map
 
 
@@ -110,3 +110,16 @@ def test_sep_filter():
     np.testing.assert_allclose(dojang.sep_filter(np.ones((3, 5)), long, long), 1.0)
     with pytest.raises(ShapeError, match="more than"):
         dojang.sep_filter(image, np.ones(20000), ky)
+    with pytest.raises(UsageError, match="sep_filter has no option bordr; did you mean border"):
+        dojang.sep_filter(image, kx, ky, bordr="zero")
+    with pytest.raises(ShapeError, match="ky: not an array of numbers"):
+        dojang.sep_filter(image, kx, [[1], [1, 2]])
+
+
+@pytest.mark.parametrize("mask", [None, np.eye(4, dtype=bool)])
+def test_an_offset_that_the_result_cannot_hold(mask):
+    image = np.ones((4, 4), np.float32)
+    with pytest.raises(DataError, match="offset 1e\\+300 does not fit a float32 result"):
+        dojang.filter(image, "blur", offset=1e300, mask=mask)
+    assert (dojang.filter(image, "blur", offset=1e300, mask=mask, dtype="float64") == 1e300).all()
+    assert (dojang.filter(image.astype(np.uint8), "blur", offset=1e300, mask=mask) == 255).all()

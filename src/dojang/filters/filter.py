@@ -14,6 +14,7 @@ from dojang.base.errors import DojangError, ShapeError, UsageError
 from dojang.base.foreign import FOREIGN
 from dojang.filters.alpha import check_alpha
 from dojang.filters.arrays import filter_array, filtered, takes, target_for
+from dojang.filters.given import as_numbers
 from dojang.filters.job import AxesWarning, Options, as_stack, channels_first, like_image
 from dojang.filters.kernels.named import MOST_TAPS
 from dojang.filters.kernels.parse import Kernel, as_kernel, check_anchor, is_bank
@@ -110,10 +111,7 @@ def filter(
         raise UsageError(
             "a masked array is not filtered as it is; give image.data with mask=image.mask, or image.filled()"
         )
-    try:
-        picture = np.asarray(image)
-    except ValueError as error:
-        raise ShapeError(f"not a picture of numbers ({error})") from None
+    picture = as_numbers(image, "not a picture")
     _check_axes(picture.shape)
     if alpha:
         check_alpha(picture.shape)

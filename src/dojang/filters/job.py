@@ -106,6 +106,7 @@ class Job:
             raise ShapeError(
                 f"kernel {self.kernel.name} spans {by(self.extent)} pixels; at most {MOST_EXTENT:,} per axis"
             )
+        check_offset(self.options.offset, self.out_dtype)
         if self.out_dtype.kind == "f":
             top = float(np.finfo(self.out_dtype).max)
             with np.errstate(over="ignore"):
@@ -182,6 +183,12 @@ def result_dtype(dtype: np.dtype, wanted: np.dtype | None) -> np.dtype:
     if wanted is None or wanted == dtype or wanted.kind == "f":
         return dtype if wanted is None else wanted
     raise UsageError(f"a {dtype} picture gives {dtype}, float32 or float64, not {wanted}")
+
+
+def check_offset(offset: float, out_dtype: np.dtype) -> None:
+    """Raises `DataError` for an offset that no result of this type can hold; whole numbers saturate."""
+    if out_dtype.kind == "f" and abs(offset) > float(np.finfo(out_dtype).max):
+        raise DataError(f"offset {offset:g} does not fit a {out_dtype} result")
 
 
 def _finite(value: float, what: str) -> float:

@@ -26,7 +26,9 @@ from dojang.filters.npy import mapped
 from dojang.filters.pictures.atomic import check_target, writing
 from dojang.filters.pictures.images import need
 from dojang.filters.pictures.opening import encoding
-from dojang.filters.pictures.tiff import TILE, Layout, Rows, Tag, TiffDetails, kept_tags, names_of, write_rows
+from dojang.filters.pictures.tiff import Layout, Tag, kept_tags, names_of
+from dojang.filters.pictures.tiff_rows import Rows
+from dojang.filters.pictures.tiff_writing import TILE, TiffDetails, write_rows
 from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.filters.run import Bound, part_rows
 from dojang.native.machine import Machine

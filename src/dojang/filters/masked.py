@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from dojang.arith.conv import by
 from dojang.base.errors import ShapeError, UsageError
 from dojang.filters.arrays import filter_array
-from dojang.filters.job import Options, check_dtype, result_dtype
+from dojang.filters.given import as_numbers
+from dojang.filters.job import Options, check_dtype, check_offset, result_dtype
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plain import finish
 
@@ -50,6 +51,7 @@ def filter_masked(
     if missing is None:
         return filter_array(picture, kernels, options, threads=threads)
     out_dtype = result_dtype(dtype, options.dtype)
+    check_offset(options.offset, out_dtype)
     work = np.dtype("f4") if {dtype, out_dtype} <= {np.dtype("u1"), np.dtype("f4")} else np.dtype("f8")
     plain = replace(options, offset=0.0, dtype=None)
     values = np.where(missing, work.type(0), picture).astype(work, copy=False)
@@ -84,10 +86,7 @@ def _total(kernel: Kernel) -> float:
 
 def _checked(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The mask as an array that goes with the picture: of its shape, or without the axis of the channels."""
-    try:
-        array = np.asarray(mask)
-    except ValueError as error:
-        raise ShapeError(f"mask= is no array of truth values ({error})") from None
+    array = as_numbers(mask, "mask=")
     if array.dtype.kind not in "bui":
         raise UsageError(f"mask= must be of truth values or whole numbers, got {array.dtype}; True leaves a pixel out")
     allowed = [shape] if len(shape) == 2 else [shape, shape[:-1]]

@@ -13,7 +13,7 @@ from PIL import Image
 from dojang.base.errors import DojangError, MissingPart, UnsupportedError
 from dojang.filters.files import NotKept, filter_files
 from dojang.filters.filter import filter
-from dojang.filters.pictures import tiff
+from dojang.filters.pictures import tiff_codecs
 from dojang.filters.pictures.tiff import Layout
 
 SIZE = (23, 19)
@@ -163,7 +163,7 @@ def with_tag(path, code, value):
 @pytest.mark.parametrize("pixels", [1, 1 << 60])
 def test_a_missing_codec_is_named_and_is_no_damage(tmp_path, monkeypatch, pixels):
     """As where imagecodecs is not installed: what libtiff takes is read, the rest names the package."""
-    monkeypatch.setattr(tiff.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tiff_codecs.importlib.util, "find_spec", lambda name: None)
     array = np.random.default_rng(0).random((30, 20)).astype("f4")
     ints = array.view("u4").astype("u2")
     tifffile.imwrite(tmp_path / "a.tif", ints, compression="zlib", predictor=2, metadata=None)

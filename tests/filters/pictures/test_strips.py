@@ -1,18 +1,18 @@
 """TIFFs of one deflated strip: rows as tifffile reads them, and within the memory of a band."""
 
-import subprocess
-import sys
 import zlib
 
 import numpy as np
 import pytest
 import tifffile
+from tests.filters.bounded import filter_within_limit
 
 from dojang.base.errors import FileError
 from dojang.filters.files import filter_files
 from dojang.filters.filter import filter
-from dojang.filters.pictures import tiff
-from dojang.filters.pictures.tiff import Layout, Rows
+from dojang.filters.pictures import tiff_rows
+from dojang.filters.pictures.tiff import Layout
+from dojang.filters.pictures.tiff_rows import Rows
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
@@ -22,7 +22,7 @@ from dojang.filters.pictures.tiff import Layout, Rows
 def test_rows_in_any_order(tmp_path, monkeypatch, dtype, order, planar, predictor):
     if predictor and dtype == "f4":
         pytest.skip("tifffile writes no such predictor")
-    monkeypatch.setattr(tiff, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(tiff_rows, "STREAMED_BYTES", 0)
     rng = np.random.default_rng(0)
     array = rng.integers(0, 200, (300, 41, 3)).astype(dtype)
     stored = np.moveaxis(array, -1, 0) if planar == "separate" else array
@@ -40,7 +40,7 @@ def test_rows_in_any_order(tmp_path, monkeypatch, dtype, order, planar, predicto
 
 @pytest.mark.parametrize("damage", ["cut", "short", "byte"])
 def test_damage(tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(tiff, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(tiff_rows, "STREAMED_BYTES", 0)
     array = np.random.default_rng(0).integers(0, 200, (300, 41, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", compression="zlib", rowsperstrip=300, metadata=None)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
@@ -65,22 +65,8 @@ def test_one_large_strip_takes_the_memory_of_a_band(tmp_path):
     array = np.broadcast_to(line, (20_000, 4000, 3))
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", compression="zlib", rowsperstrip=20_000,
                      compressionargs={"level": 1}, metadata=None)  # fmt: skip
-    code = """if True:
-        import resource, sys
-        from dojang.filters.job import Options
-        from dojang.filters.kernels.parse import as_kernel
-        from dojang.filters.large import filter_large
-        resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))
-        try:
-            bytearray(240 << 20)
-        except MemoryError:
-            filter_large(sys.argv[1], sys.argv[2], as_kernel("blur"), Options(), band_bytes=16 << 20)
-        else:
-            sys.exit("the limit does not hold")
-    """
     files = [tmp_path / "a.tif", tmp_path / "b.npy"]
-    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-300:]
+    filter_within_limit(*files, "blur", 240)
     result = np.load(files[1], mmap_mode="r")
     expected = filter(np.repeat(line, 5, axis=0), "blur")
     for y in (0, 9_999, 19_999):

@@ -246,7 +246,7 @@ def test_few_bits(tmp_path, bits, photometric):
 def test_one_deflated_strip_is_decoded_once(tmp_path, monkeypatch):
     array = samples(3, size=(900, 40))
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", compression="zlib", rowsperstrip=900)
-    from dojang.filters.pictures.tiff import Rows
+    from dojang.filters.pictures.tiff_rows import Rows
 
     decoded = []
     rows = Rows(str(tmp_path / "a.tif"), Layout.of(str(tmp_path / "a.tif")))

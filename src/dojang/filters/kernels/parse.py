@@ -21,6 +21,7 @@ from dojang.arith.conv import by
 from dojang.base.errors import DataError, FileError, ShapeError, UsageError
 from dojang.base.record import plain_repr
 from dojang.base.wording import did_you_mean
+from dojang.filters.given import as_numbers, as_taps
 from dojang.filters.kernels.named import ALIASES, LARGE, MOST_LINE, MOST_TAPS, NAMED, Combine, Outer, Taps
 from dojang.filters.npy import mapped
 
@@ -135,15 +136,10 @@ def check_anchor(anchor: object) -> None:
 
 
 def _checked(taps: object, name: str) -> Taps:
-    try:
-        array = np.asarray(taps)
-        if array.size > MOST_TAPS:  # before it is copied
-            raise ShapeError(f"kernel {name}: {by(array.shape)} taps are more than {MOST_TAPS:,}; use a smaller kernel")
-        if array.dtype.kind == "c":
-            raise ShapeError(f"kernel {name}: its taps are complex; they must be real numbers")
-        array = np.array(array, np.float64, order="C")
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"kernel {name}: not a matrix of numbers ({error})") from None
+    array = as_numbers(taps, f"kernel {name}")
+    if array.size > MOST_TAPS:  # before it is copied
+        raise ShapeError(f"kernel {name}: {by(array.shape)} taps are more than {MOST_TAPS:,}; use a smaller kernel")
+    array = as_taps(array, f"kernel {name}")
     if array.ndim != 2 or 0 in array.shape:
         raise ShapeError(f"kernel {name}: a matrix of at least 1x1 taps is needed, got shape {array.shape}")
     if not np.isfinite(array).all():
@@ -156,13 +152,8 @@ def _checked(taps: object, name: str) -> Taps:
 def _checked_outer(parts: Outer, name: str) -> Outer:
     vectors = []
     for given, what in ((parts.column, "column"), (parts.row, "row")):
-        try:
-            vector = np.array(given)
-            if vector.dtype.kind == "c":
-                raise ShapeError(f"kernel {name}: its taps are complex; they must be real numbers")
-            vector = vector.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(f"kernel {name}: its {what} is not a list of numbers ({error})") from None
+        place = f"kernel {name}, its {what}"
+        vector = as_taps(as_numbers(given, place), place)
         if vector.ndim != 1 or not vector.size:
             raise ShapeError(f"kernel {name}: its {what} must have one axis and at least one tap, got {vector.shape}")
         if vector.size > MOST_LINE:

@@ -39,13 +39,12 @@ from dojang.filters.pictures.tiff import (
     XMP,
     Y_RESOLUTION,
     Layout,
-    Rows,
     Tag,
-    TiffDetails,
     kept_tags,
     names_of,
-    write_rows,
 )
+from dojang.filters.pictures.tiff_rows import Rows
+from dojang.filters.pictures.tiff_writing import TiffDetails, write_rows
 
 EXIF_HEAD = b"Exif\0\0"
 MOST_EXIF = 65_533

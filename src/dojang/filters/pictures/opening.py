@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from dojang.base.errors import DojangError, FileError
 from dojang.base.pictures import ENVIRONMENT, FORMATS, READ, pixel_limit, said_format
 from dojang.base.reading import check_regular
+from dojang.base.showing import first_line
 
 BLOCK = 1 << 24  # how many bytes of a file are decoded at a time
 DAMAGE = (
@@ -70,14 +71,14 @@ def _unknown(name: str) -> FileError:
     return FileError(f"{name}: not a picture that can be read; use {READ}")
 
 
-def first_line(error: BaseException) -> str:
-    """The message of an exception, shortened."""
-    return str(error).partition("\n")[0][:160] or type(error).__name__
+def shortened(error: Exception) -> str:
+    """At most 160 characters of an exception's message, from its first line."""
+    return first_line(error)[:160]
 
 
-def damaged(name: str, error: BaseException) -> DojangError:
+def damaged(name: str, error: Exception) -> DojangError:
     """The error for a file whose decoding raised one of `DAMAGE`: damage, memory, a missing codec, or the system."""
-    said = first_line(error)
+    said = shortened(error)
     if isinstance(error, MemoryError) or "out of memory" in said or "memory error" in said:
         return FileError(f"{name}: there is not enough memory to decode the picture; use a machine with more, or .npy")
     if isinstance(error, OSError) and error.strerror:
@@ -133,6 +134,6 @@ def encoding(name: str) -> Iterator[None]:
     except OSError as error:
         if error.errno:
             raise
-        raise FileError(f"{name}: not written: the encoder failed ({first_line(error)})") from None
+        raise FileError(f"{name}: not written: the encoder failed ({shortened(error)})") from None
     except DAMAGE as error:
-        raise FileError(f"{name}: not written: the encoder failed ({first_line(error)})") from None
+        raise FileError(f"{name}: not written: the encoder failed ({shortened(error)})") from None

@@ -1,4 +1,4 @@
-"""TIFF: a table of the meanings of samples, for small and large pictures, and reading and writing rows.
+"""TIFF: what its samples mean, in small and large pictures. `tiff_rows` reads them and `tiff_writing` writes them.
 
 `Layout.of` reads the tags of the first page with its own small parser (TIFF 6.0 and BigTIFF), so that the meaning of
 samples does not depend on the library that decodes them. For other layouts, an error names what is not supported.
@@ -19,24 +19,18 @@ Sources: TIFF 6.0, Aldus 1992; "The BigTIFF File Format", 2007; Adobe PageMaker 
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
-import logging
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dojang.base.budget import ENVIRONMENT
-from dojang.base.errors import FileError, MissingPart, UnsupportedError
-from dojang.base.pictures import byte_limit
+from dojang.base.errors import UnsupportedError
 from dojang.base.reading import damaged_as, opened
-from dojang.filters.pictures.strips import DeflatedStrip, samples
+from dojang.filters.pictures.tiff_codecs import missing_codec, tifffile_package
 
 SUBFILE, SUB_PAGES = 254, 330
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -48,7 +42,6 @@ _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 _OTHER = {4: "a transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a colour filter array",
           34892: "linear raw", 32844: "LogL", 32845: "LogLuv"}  # fmt: skip
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "complex i", 6: "complex f"}
-TILE = 256
 # Tags of the layout, which are written again. All others are copied, or named as lost.
 _LAYOUT_TAGS = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289, 292, 293,
@@ -66,19 +59,9 @@ _NAMES = {330: "SubIFDs", 34665: "EXIF", 34853: "GPS", 301: "TransferFunction", 
           319: "PrimaryChromaticities", 333: "InkNames", 336: "DotRange", 37724: "ImageSourceData"}  # fmt: skip
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-_WORDS = {DESCRIPTION: "description", SOFTWARE: "software", DATE: "datetime"}  # written by arguments of tifffile
-STREAMED_BYTES = 1 << 26
-"""Files of one deflated strip (or one for each plane) that unpack to more are unpacked row by row."""
 MOST_VALUE = 1 << 26  # the most bytes of all tags of a page, such as a colour profile or metadata
 MOST_NUMBERS = 1 << 20  # the most numbers of all tags of a page, such as a palette or map coordinates
 MOST_PAGES = 1 << 16
-# For tifffile's own decoders: the module and its incremental decoder, and the largest factor by which a strip can grow.
-_UNPACKERS = {
-    8: ("zlib", "decompressobj", 1032),
-    32946: ("zlib", "decompressobj", 1032),
-    34925: ("lzma", "LZMADecompressor", 1 << 13),
-    50000: ("compression.zstd", "ZstdDecompressor", 1 << 15),
-}
 _OF_PILLOW = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
 """Compressions that Pillow's libtiff decodes: none, fax, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard."""
 _WITH_PREDICTOR = frozenset({5, 8, 32946, 34925, 50000})
@@ -262,7 +245,7 @@ class Layout:
         if self.bits < 8 or self.photometric == 6 or self.fill_order != 1:
             return False
         try:
-            return not missing_codec(_tifffile(), self.compression, self.predictor)
+            return not missing_codec(tifffile_package(), self.compression, self.predictor)
         except ImportError:
             return False
 
@@ -279,26 +262,6 @@ class Layout:
         if self.associated:
             rows = unassociated(rows)
         return rows if self.channels > 1 else rows[..., 0]
-
-
-def missing_codec(tifffile: Any, compression: int, predictor: int) -> str:
-    """What tifffile cannot decode here without imagecodecs, by name; "" if it can decode strips of such a file."""
-    with_imagecodecs = importlib.util.find_spec("imagecodecs") is not None
-    if predictor not in (1, 2) and not with_imagecodecs:
-        return f"predictor {predictor}"
-    if compression == 1:
-        return ""
-    try:
-        there = tifffile.TIFF.DECOMPRESSORS[compression] is not None
-    except (KeyError, ImportError):
-        there = False
-    if compression == 50000 and not with_imagecodecs:  # tifffile would use a module of Python 3.14
-        there = there and importlib.util.find_spec("compression") is not None
-    if there:
-        return ""
-    with contextlib.suppress(ValueError):
-        return f"{tifffile.COMPRESSION(compression).name} compression"
-    return f"compression {compression}"
 
 
 def unassociated(rows: NDArray) -> NDArray:
@@ -454,275 +417,6 @@ def _tag(file: BinaryIO, entry: bytes, order: str, big: bool) -> Tag | None:
     return Tag(code, kind, struct.unpack(f"{order}{count}{_CODES[kind]}", data))
 
 
-def _tifffile() -> Any:
-    """The optional package; its messages about a damaged file become part of dojang's error, and are not printed."""
-    module = importlib.import_module("tifffile")
-    logger = logging.getLogger("tifffile")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    return module
-
-
-# -- reading rows
-# --------------------------------------------------------------------------------------------------------
-
-
-class Rows:
-    """The rows of a TIFF's only page, by tifffile: memory-mapped if they are not compressed, else by strips or tiles.
-
-    `read(first, last)` gives pixels. The last decoded strips are kept, so that they are not decoded for each band.
-    """
-
-    def __init__(self, name: str, layout: Layout) -> None:
-        """Opens the file. Raises `FileError`, `MissingPart` and `UnsupportedError`."""
-        try:
-            self._tifffile = _tifffile()
-        except ImportError:
-            raise MissingPart(f"TIFF of {said(layout)} needs tifffile; pip install tifffile") from None
-        self.name, self.layout = name, layout
-        with _Reading(name, self._tifffile):
-            self._file = self._tifffile.TiffFile(name)
-            try:
-                self._prepare()
-            except BaseException:
-                self._file.close()
-                raise
-
-    def _prepare(self) -> None:
-        page = self._page = self._file.pages[0]
-        missing = missing_codec(self._tifffile, int(page.compression), int(page.predictor))
-        if missing:
-            raise MissingPart(f"{self.name}: {missing} needs imagecodecs; pip install imagecodecs")
-        planes, depth, height, width, together = page.shaped
-        if depth != 1 or (height, width) != (self.layout.height, self.layout.width):
-            raise UnsupportedError(f"{self.name}: a volume or a page whose sizes disagree; store it as .npy")
-        self._planes, self._together = planes, together
-        ends = [a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if not ends or max(ends) > self._file.filehandle.size:
-            raise ValueError("pixels are missing at its end")
-        self._rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, height)
-        self._columns = page.tilewidth if page.is_tiled else width
-        self._across, self._down = -(-width // self._columns), -(-height // self._rows)
-        if len(page.dataoffsets) < self._across * self._down * planes:
-            raise ValueError("pixels are missing at its end")
-        self._map: NDArray | None = None
-        dtype = np.dtype(page.dtype).newbyteorder(self._file.byteorder)
-        in_order = all(a == b for a, b in zip(ends, page.dataoffsets[1:], strict=False))
-        plain = page.compression == 1 and not page.is_tiled and page.fillorder == 1 and page.predictor == 1
-        whole = planes * height * width * together * dtype.itemsize
-        if plain and in_order and self.layout.bits >= 8 and sum(page.databytecounts) >= whole:
-            shape = (planes, height, width, together)
-            self._map = np.memmap(self.name, dtype, "r", page.dataoffsets[0], shape)
-            self._strips = []
-            return
-        need = self._rows * self._across * self._columns * planes * together * dtype.itemsize
-        if need > byte_limit(self.name):
-            raise FileError(
-                f"{self.name}: its strips are unpacked whole, and one of them takes {need:,} bytes; store it in tiles "
-                f"or smaller strips, or raise the limit with {ENVIRONMENT}"
-            )
-        self._held: tuple[int, NDArray] | None = None
-        deflated = page.compression in (8, 32946) and page.predictor in (1, 2) and page.fillorder == 1
-        self._strips: list[DeflatedStrip] = []
-        if deflated and not page.is_tiled and self._rows == height and need > STREAMED_BYTES:
-            row_bytes = width * together * dtype.itemsize
-            places = zip(page.dataoffsets[:planes], page.databytecounts[:planes], strict=True)
-            self._strips = [DeflatedStrip(self._file.filehandle, at, length, row_bytes) for at, length in places]
-
-    def _streamed(self, first: int, last: int) -> NDArray:
-        """Rows of large deflated strips, one for each plane: (planes, rows, w, samples together)."""
-        dtype = np.dtype(self._page.dtype).newbyteorder(self._file.byteorder)
-        shape = (last - first, self.layout.width, self._together)
-        return np.stack([samples(s.rows(first, last), shape, dtype, self.layout.predictor) for s in self._strips])
-
-    def read(self, first: int, last: int) -> NDArray:
-        """Rows `first` to `last` as pixels, in the stored orientation."""
-        with _Reading(self.name, self._tifffile):
-            if self._map is not None:
-                raw = np.asarray(self._map[:, first:last])
-            elif self._strips:
-                raw = self._streamed(first, last)
-            else:
-                raw = np.empty(
-                    (self._planes, last - first, self.layout.width, self._together), np.dtype(self._page.dtype)
-                )
-                for line in range(first // self._rows, -(-last // self._rows)):
-                    rows, at = self._line(line), line * self._rows
-                    top, end = max(first, at), min(last, at + rows.shape[1])
-                    raw[:, top - first : end - first] = rows[:, top - at : end - at]
-        joined = raw[0] if self._planes == 1 else np.ascontiguousarray(np.moveaxis(raw[..., 0], 0, -1))
-        return self.layout.meant(joined)
-
-    def _line(self, line: int) -> NDArray:
-        """All strips or tiles of one height, decoded: (planes, rows, w, samples together)."""
-        if self._held is not None and self._held[0] == line:
-            return self._held[1]
-        self._held = None
-        page, height, width = self._page, self.layout.height, self.layout.width
-        rows = min(self._rows, height - line * self._rows)
-        found = np.zeros((self._planes, rows, width, self._together), np.dtype(page.dtype))
-        for plane in range(self._planes):
-            for column in range(self._across):
-                index = (plane * self._down + line) * self._across + column
-                length = page.databytecounts[index]
-                if not length:
-                    continue
-                self._file.filehandle.seek(page.dataoffsets[index])
-                data = self._file.filehandle.read(length)
-                self._check_unpacked(data)
-                piece, _, _ = page.decode(data, index, jpegtables=page.jpegtables)
-                if piece is None:
-                    continue
-                at = column * self._columns
-                piece = piece[0, :rows, : width - at]
-                found[plane, : piece.shape[0], at : at + piece.shape[1]] = piece
-        self._held = (line, found)
-        return found
-
-    def _check_unpacked(self, data: bytes) -> None:
-        """Raises `FileError` if a strip or tile unpacks to more than the limit, whatever its header says.
-
-        The decoders of imagecodecs stop at the expected size; those of tifffile, used without imagecodecs, do not.
-        Strips that cannot grow so far are not checked.
-        """
-        codec = self._page.compression
-        if codec not in _UNPACKERS or self._tifffile.TIFF.DECOMPRESSORS[codec].__module__ != "tifffile._imagecodecs":
-            return
-        module, name, times = _UNPACKERS[codec]
-        most = byte_limit(self.name)
-        if len(data) * times <= most:
-            return
-        make = getattr(importlib.import_module(module), name)
-        if _unpacked(make, data, most, module != "zlib") > most:
-            raise FileError(
-                f"{self.name}: one of its strips or tiles unpacks to more than {most:,} bytes; store it in smaller "
-                f"ones, or raise the limit with {ENVIRONMENT}"
-            )
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._map = self._held = None
-        self._strips = []
-        self._file.close()
-
-
-def _unpacked(make: Callable[[], Any], data: bytes, most: int, several: bool) -> int:
-    """How many bytes `data` unpacks to, counted until there are more than `most`, or to where it is damaged.
-
-    `several` streams may follow each other, as decoders of LZMA and Zstandard take them.
-    """
-    unpacker, taken = make(), 0
-    for at in range(0, len(data), 1024):
-        part = data[at : at + 1024]
-        while part and taken <= most:
-            if unpacker.eof:
-                if not several:
-                    return taken
-                unpacker = make()
-            try:
-                taken += len(unpacker.decompress(part))
-            except Exception:  # libraries raise various exceptions; the decoder will find the same damage and report it
-                return taken
-            part = unpacker.unused_data if unpacker.eof else b""
-        if taken > most:
-            break
-    return taken
-
-
-class _Reading:
-    """Turns exceptions of tifffile and its codecs into a `FileError`, except dojang's own errors."""
-
-    def __init__(self, name: str, tifffile: Any) -> None:
-        self.name, self.tifffile = name, tifffile
-
-    def __enter__(self) -> None:
-        """Nothing to begin."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Raises a `FileError` for a decoder's exception."""
-        if isinstance(error, MemoryError):
-            raise FileError(f"{self.name}: there is not enough memory to decode it; store it in tiles or strips")
-        if isinstance(error, OSError) and error.strerror:
-            raise FileError(f"{self.name}: {error.strerror}") from None
-        if isinstance(error, Exception) and not isinstance(error, (FileError, MissingPart, UnsupportedError)):
-            said = str(error).partition("\n")[0][:160] or type(error).__name__
-            raise FileError(f"{self.name}: damaged or truncated picture ({said})") from None
-
-
-def said(layout: Layout) -> str:
-    """The layout in a few words, for messages."""
-    kind = {"u": "uint", "f": "float"}.get(layout.kind, layout.kind)
-    return f"{layout.samples} samples of {kind}{layout.bits}"
-
-
-# -- writing
-# ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TiffDetails:
-    """The layout and the tags of a TIFF that is written."""
-
-    photometric: int = 1
-    extras: tuple[int, ...] = ()
-    orientation: int = 1
-    icc: bytes | None = None
-    tags: tuple[Tag, ...] = ()
-    packed: bool = False  # deflated
-
-    @classmethod
-    def of(cls, mode: str, channels: int, alpha: bool, layout: Layout | None = None, **more: Any) -> TiffDetails:
-        """The details for pixels of a mode; extra samples of a layout that was read keep their meaning."""
-        if layout is not None and mode == "DATA":
-            photometric = 1 if layout.photometric == 0 else layout.photometric
-            return cls(photometric, tuple(2 if e == 1 else e for e in layout.extras), **more)
-        colours = channels - int(alpha)
-        photometric = 5 if mode == "CMYK" else 2 if colours == 3 else 1
-        extras = (0,) * (colours - {5: 4, 2: 3, 1: 1}[photometric]) + (2,) * int(alpha)
-        return cls(photometric, extras, **more)
-
-
-def write_rows(
-    path: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[NDArray] | NDArray, stored: TiffDetails
-) -> None:
-    """Writes a TIFF by tifffile: a whole array, or an iterator of tiles of `TILE` x `TILE` pixels."""
-    tifffile = _tifffile()
-    given = {tag.code: tag for tag in stored.tags}
-    channels = int(np.prod(shape[2:]))
-    resolution: dict[str, Any] = {}
-    if all(c in given and given[c].type == 5 and all(given[c].value[:2]) for c in (X_RESOLUTION, Y_RESOLUTION)):
-        resolution = {"resolution": (given[X_RESOLUTION].value[:2], given[Y_RESOLUTION].value[:2])}
-        if UNIT in given and given[UNIT].value[0] in (1, 2, 3):
-            resolution["resolutionunit"] = int(given[UNIT].value[0])
-    apart = (X_RESOLUTION, Y_RESOLUTION, UNIT, DESCRIPTION, SOFTWARE, DATE)
-    words: dict[str, Any] = {n: bytes(given[c].value).rstrip(b"\0") if c in given else None for c, n in _WORDS.items()}
-    date = words.pop("datetime")
-    if date and len(date) == 19 and date.isascii():
-        words["datetime"] = date.decode()
-    tags = [(t.code, t.type, t.count, t.value, True) for t in stored.tags if t.code not in apart]
-    tags.append((ORIENTATION, 3, 1, stored.orientation, True))
-    tiled = not isinstance(blocks, np.ndarray)
-    height, width = int(shape[0]), int(np.prod(shape[1:2]))
-    strip = max(1, min(height, (1 << 18) // max(1, width)))
-    tifffile.imwrite(
-        path,
-        blocks,
-        shape=shape,
-        dtype=dtype,
-        photometric=stored.photometric,
-        extrasamples=stored.extras or None,
-        planarconfig=1 if channels > 1 else None,
-        iccprofile=stored.icc,
-        compression="zlib" if stored.packed else None,
-        bigtiff=int(np.prod(shape)) * dtype.itemsize > (1 << 31),
-        metadata=None,
-        extratags=tags,
-        **{"software": None, **words},
-        **({"tile": (TILE, TILE)} if tiled else {"rowsperstrip": strip}),
-        **resolution,
-    )
-
-
 def kept_tags(tags: tuple[Tag, ...], moved: bool) -> tuple[tuple[Tag, ...], tuple[str, ...]]:
     """The tags that are still true for the result, and the names of those that are not, such as positions if pixels
     `moved`.
@@ -735,6 +429,3 @@ def kept_tags(tags: tuple[Tag, ...], moved: bool) -> tuple[tuple[Tag, ...], tupl
 def names_of(tags: tuple[Tag, ...]) -> tuple[str, ...]:
     """The tags' names."""
     return tuple(_CARRIED.get(t.code) or _PLACED.get(t.code) or f"tag {t.code}" for t in tags)
-
-
-__all__ = ["Layout", "Rows", "Tag", "TiffDetails", "kept_tags", "names_of", "said", "unassociated", "write_rows"]

@@ -77,6 +77,8 @@ def _of_taps(gradient: torch.Tensor, padded: torch.Tensor, taps: torch.Tensor, s
 
 
 DTYPES = ("uint8", "uint16", "float32", "float64")
+REALS = (torch.float16, torch.float32, torch.float64)
+"""Types of a kernel's real taps; whole numbers of any type are taps, too."""
 
 
 def is_tensor(value: object) -> bool:
@@ -94,17 +96,20 @@ def correlate(
     """
     if layout not in ("nchw", "nhwc"):
         raise UsageError(f'layout="{layout}" is not known; use "nchw" or "nhwc"')
-    if image.device.type != "cpu":
-        raise UsageError(f"the tensor is on {image.device}; pictures are filtered by the processor: give image.cpu()")
+    _check_plain(image, "image")
+    if taps is not None:
+        _check_plain(taps, "kernel")
+        if taps.is_quantized or (taps.is_floating_point() and taps.dtype not in REALS):
+            raise UsageError(f"a kernel of {taps.dtype}: taps are {', '.join(map(_short, REALS))}; convert with .to()")
     if image.ndim not in (2, 3, 4):
         raise ShapeError(f"a tensor of pictures has 2, 3 or 4 axes; got {by(tuple(image.shape))}")
-    if str(image.dtype).removeprefix("torch.") not in DTYPES:
+    if _short(image.dtype) not in DTYPES:
         raise UsageError(f"a tensor of {image.dtype}: pictures are {', '.join(DTYPES)}; convert with .to()")
     pictures = image.shape[0] if image.ndim == 4 else 1
     if taps is not None and (taps.ndim not in (2, 3) or (taps.ndim == 3 and taps.shape[0] != pictures)):
         raise ShapeError(
             f"a kernel is a tensor (kh, kw), or with one for each of {pictures} pictures (n, kh, kw); "
-            f"got {by(tuple(taps.shape))}"
+            f"got {by(tuple(taps.shape)) or 'one number'}"
         )
     channels_first = layout == "nchw"
     height, width = image.shape if image.ndim == 2 else image.shape[-2:] if channels_first else image.shape[-3:-1]
@@ -125,8 +130,22 @@ def correlate(
     return y if image.ndim == 4 else y[0]
 
 
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_plain(tensor: torch.Tensor, name: str) -> None:
+    """Raises `UsageError` for a tensor whose numbers do not lie in the computer's memory, one after another."""
+    if tensor.is_nested:
+        raise UsageError(f"{name} is a nested tensor, which holds tensors of several sizes; filter each of its parts")
+    if tensor.device.type != "cpu":
+        raise UsageError(f"{name} is on {tensor.device}; pictures are filtered by the processor: give {name}.cpu()")
+    if tensor.layout is not torch.strided:
+        raise UsageError(f"{name} is a tensor of {tensor.layout}; give {name}.to_dense()")
+
+
 def _array(tensor: torch.Tensor) -> Array:
-    return tensor.detach().numpy()
+    return tensor.detach().resolve_neg().numpy()
 
 
 def _tensor(array: Array) -> torch.Tensor:
