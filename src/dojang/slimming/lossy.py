@@ -111,8 +111,10 @@ class Lossy:
         step, steps_without_speedup = STEP, 0
         offers: Front | None = None
         replacements: list[Candidate] | None = None
+        late = False
         while max(self.missing(current)) > 0:
-            if self.late():
+            late = self.late()
+            if late:
                 break
             if offers is None:
                 left = count(current).total.macs / self.whole
@@ -138,6 +140,7 @@ class Lossy:
             elif verdict == "slow":
                 step, steps_without_speedup = min(0.7, step * 1.5), steps_without_speedup + 1
             elif verdict == "late":
+                late = True
                 break
             else:
                 step /= 2
@@ -145,7 +148,7 @@ class Lossy:
             if (c.rewrite, c.layers) not in self.tried and (c.rewrite, c.layers) not in self.ledger.refused:
                 self.ledger.refuse(c.rewrite, c.layers, f"{PASSED_OVER} ({c.found})", c.answers)
         if self.target and max(self.missing(current)) > 0:
-            self.ledger.notes.append(self.said_missed(current))
+            self.ledger.notes.append(self.said_missed(current, late))
         return accepted
 
     def missing(self, current: Graph) -> tuple[float, float]:
@@ -189,9 +192,11 @@ class Lossy:
         more = (lambda: True) if self.ledger.budget is None else self.ledger.budget.making()
         return varied(compositions(self.ledger, offers, wanted, self.promising(offers, forms), more), FIRST)
 
-    def said_missed(self, current: Graph) -> str:
-        """The note on a target that was not reached."""
+    def said_missed(self, current: Graph, late: bool) -> str:
+        """The note on a target that was not reached. `late`: whether the time for choosing was over."""
         remedy = "that keeps within the accuracy asked and saves time; allow a larger drop, or tune longer"
+        if late:
+            remedy = "that there was time for; give more minutes"
         parts: list[str] = []
         left = count(current).total.macs / self.whole
         if self.target.macs is not None and left > self.target.macs * 1.0001:
