@@ -7,7 +7,8 @@
 
 can be stopped and given again: what is finished under --out is not done again. Every tool is asked for the same part of
 the multiplications (--macs) and tunes its result with the same loop for the same epochs, taught by the original; the
-control is the original tuned alike. Torch-Pruning cuts in steps until the target is reached, by magnitude, by group
+control is the original tuned alike. With --minutes dojang tunes for as long as there is time, up to eight times the
+epochs of the others, so that accuracies are to be compared without it. Torch-Pruning cuts in steps until the target is reached, by magnitude, by group
 norm and by Taylor expansion, all layers compared (global) or those of one kind (isomorphic). Wall time is that of the
 whole job of one tool: cutting, tuning, choosing. Accuracies are those of the last epoch on a test part that chose
 nothing.
@@ -144,15 +145,20 @@ def made(own: Task, name: str, args: argparse.Namespace) -> tuple[nn.Module | No
 
 
 def timed(own: Task, modules: dict[str, nn.Module]) -> dict[tuple[str, str], float]:
-    """Median milliseconds of one picture by (tool, runtime), all in every round."""
+    """Median milliseconds of one picture by (tool, runtime); all networks of one runtime in every round.
+
+    A runtime at a time: within a round all run as often as the quickest needs, and runtimes differ by factors of ten.
+    """
     x = own.train[0][:1].numpy()
     size = tuple(x.shape[1:])
     graphs = {name: load(module, input_size=size).alone() for name, module in modules.items()}
-    runtimes = ["dojang", *(["onnxruntime"] if has_onnxruntime() else []), "torch"]
-    pairs = [(name, runtime) for name in graphs for runtime in runtimes]
-    runs = [runner(graphs[name], runtime) for name, runtime in pairs]
-    times = interleave([lambda run=run: run(x) for run in runs], ROUNDS)
-    return {pair: median(own_times) for pair, own_times in zip(pairs, times, strict=True)}
+    found = dict[tuple[str, str], float]()
+    for runtime in ("dojang", *(["onnxruntime"] if has_onnxruntime() else []), "torch"):
+        print(f"{own.name}: times of {len(graphs)} networks on {runtime}", flush=True)
+        runs = [runner(graph, runtime) for graph in graphs.values()]
+        times = interleave([lambda run=run: run(x) for run in runs], ROUNDS)
+        found |= {(name, runtime): median(own_times) for name, own_times in zip(graphs, times, strict=True)}
+    return found
 
 
 def rows(own: Task, args: argparse.Namespace) -> list[str]:
@@ -204,6 +210,10 @@ def main() -> None:
         "to control: accuracy less that of the original tuned alike, with the standard error of the paired difference"
     )
     text = [head(*MEASURES, threads=Machine.host().cores), f"{said}. Times: medians of one picture, in turns"]
+    if args.minutes is not None:
+        text.append(
+            f"dojang had {args.minutes:g} minutes and may have tuned its result longer than the other tools did"
+        )
     for name in args.networks:
         text += ["", *rows(task(name, args), args)]
         print("\n".join(text[-len(TOOLS) - 2 :]), flush=True)

@@ -553,6 +553,19 @@ def test_tunings_of_other_code_are_not_taken_up(trained: tuple[Net, Tensor, Tens
     assert again[2] > again[0]
 
 
+@pytest.mark.parametrize("minutes", [0.001, None])
+def test_a_target_missed_for_want_of_time_says_so(trained: tuple[Net, Tensor, Tensor], minutes: float | None) -> None:
+    module, x, y = trained
+
+    def tune(net: nn.Module, share: float) -> None:
+        train(net, x, y, 1, 0.001 * share)
+
+    done = slim(module, x, tune=tune, evaluate=lambda net: right(net, x, y), target_macs=0.001, minutes=minutes)
+    [missed] = [note for note in done.result.notes if "the target was not reached" in note]
+    why = "no more channels can go" if minutes is None else "the time for choosing was up; give more minutes"
+    assert missed.endswith(why)
+
+
 def test_nothing_is_left_in_the_temporary_folder(
     trained: tuple[Net, Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

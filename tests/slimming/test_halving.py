@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -65,6 +65,21 @@ def test_a_late_starter_is_not_dropped_for_equal_scores():
     assert [bool(one.reason) for one in runners] == [True, False]
 
 
+def test_the_price_decides_where_one_is_given():
+    """Who loses nothing against the control is as good as who gains; then the faster one goes on, and it is said."""
+    by = trainer()
+    by = replace(by, price=lambda one: (max((one.curve[-1].control or 0) - one.score, 0), one.time))
+    runners = [Contender("slow", Runner(1.2), time=0.8), Contender("fast", Runner(1.1), time=0.5),
+               Contender("faster", Runner(0.9), time=0.1)]  # fmt: skip
+    halved(runners, (Rung(0.1, 1), Rung(1.0, 1)), by)
+    assert [bool(one.reason) for one in runners] == [True, False, True]
+    assert runners[0].reason.endswith("fast 0.7333, which loses no more than its saving is worth")
+    assert runners[2].reason.endswith("fast 0.7333")
+    runners = [Contender("slow", Runner(1.2), time=0.8), Contender("fast", Runner(1.1), time=0.5)]
+    halved(runners, (Rung(0.1, 2), Rung(1.0, 1)), replace(by, time_for=lambda share: share < 0.5))
+    assert [bool(one.reason) for one in runners] == [True, False]  # where the time is up as well
+
+
 def test_before_tuning_structures_are_not_held_against_each_other():
     runners = [Contender(f"c{i}", Runner(0.9 - 0.01 * i, trained=[1.0]), "channels") for i in range(3)]
     runners.append(Contender("b", Runner(0.2, trained=[1.0]), "a branch"))
@@ -115,7 +130,10 @@ class Clock:
 @pytest.mark.parametrize("whole", [20.0, 100.0, 700.0])
 @pytest.mark.parametrize("busy", ["calm", "waves"])
 def test_the_minutes_are_kept(minutes: float, whole: float, busy: str):
-    """Of the whole time 80 % to 110 % are used where there is enough to do, and never more."""
+    """Of the whole time 90 % to 110 % are used where there is enough to do, and never more.
+
+    On a machine on which every third training takes 15 % longer, 80 % at least: an estimate may err to the safe side.
+    """
     clock = Clock(1.0, whole, (lambda n: 1.0) if busy == "calm" else (lambda n: 1.0 + 0.15 * (n % 3 == 0)))
     budget = TimeBudget(60 * minutes, lambda: clock.now)
 
@@ -144,7 +162,7 @@ def test_the_minutes_are_kept(minutes: float, whole: float, busy: str):
     assert clock.now <= 60 * minutes * 1.1
     most = 4.0 * whole  # the longest last tuning
     if 2 * most > 60 * minutes:
-        assert clock.now >= 60 * minutes * 0.8
+        assert clock.now >= 60 * minutes * (0.9 if busy == "calm" else 0.8)
 
 
 def test_little_time_makes_fewer_candidates_and_shorter_rungs():

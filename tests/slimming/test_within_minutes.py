@@ -76,23 +76,24 @@ def searched(graph: Graph, loop: Loop, minutes: float | None, journal: Journal |
                 last_share=1.0 if budget is None else None, budget=budget, journal=journal, **given)  # fmt: skip
 
 
-@pytest.mark.parametrize(("useless", "runtime"), [("b1", by_macs), ("b3", by_layers)])
+@pytest.mark.parametrize(("useless", "runtime"), [("b1", by_macs), ("b3", by_macs), ("b3", by_layers)])
 def test_a_useless_branch_is_dropped(useless: str, runtime: Any) -> None:
     """Where channels may go as well, and where only layers that go take their time with them."""
-    result = searched(residual(useless), Loop(), None, measure=runtime, target_macs=0.5 if runtime is by_macs else 0.7)
+    target = 0.5 if runtime is by_macs else 0.7
+    result = searched(residual(useless), Loop(), None, measure=runtime, target_macs=target)
     [edit] = [edit for edit in result.edits if edit.claim == "lossy"]
     assert "remove-branches" in edit.rewrite
     assert useless not in result.graph.by_name
     kept = {"b1", "b2", "b3"} - {useless}
     assert kept <= set(result.graph.by_name)
-    assert result.after.macs <= 0.7 * result.before.macs
+    assert result.after.macs <= target * result.before.macs
 
 
 def test_the_minutes_are_kept_and_the_control_is_trained_alike() -> None:
     loop = Loop()
     graph = residual("b2")
     result = searched(graph, loop, 30)
-    assert 0.8 * 1800 <= loop.now <= 1.1 * 1800
+    assert 0.9 * 1800 <= loop.now <= 1.1 * 1800
     assert result.after.macs <= 0.5 * result.before.macs
     curves = [one["curve"] for one in result.candidates]
     assert all(control is not None for curve in curves for _, _, control in curve)
@@ -122,7 +123,7 @@ def test_one_that_was_interrupted_ends_in_the_same_network(tmp_path: Path) -> No
 def test_too_little_time_leaves_the_original() -> None:
     result = searched(residual("b2"), Loop(), 0.05)
     assert not [edit for edit in result.edits if edit.claim == "lossy"]
-    assert any("was not reached" in note for note in result.notes)
+    assert any("was not reached" in note and note.endswith("give more minutes") for note in result.notes)
 
 
 def test_no_more_is_lost_in_the_end_than_is_allowed() -> None:

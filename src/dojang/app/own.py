@@ -255,9 +255,10 @@ class _OwnSearch:
                 if best is None or self.late():
                     break
                 step = sqrt(step)
+            late = self.late()
             self.last_tuning()
             if not self.reached(True):
-                self.notes.append(self.missed())
+                self.notes.append(self.missed(late))
         finally:
             own.module.train(mode)
 
@@ -322,10 +323,15 @@ class _OwnSearch:
         most += [] if self.asked.target_time is None else [self.asked.target_time * before]
         return min(most) / now
 
-    def missed(self) -> str:
-        """The note on a target that was not reached."""
+    def missed(self, late: bool) -> str:
+        """The note on a target that was not reached. `late`: whether the time for choosing was over."""
         left = count(self.now.own.graph).total.macs / self.whole
-        why = "every further step lost too much" if self.asked.allowed is not None else "no more channels can go"
+        if late:
+            why = "the time for choosing was up; give more minutes"
+        elif self.asked.allowed is not None:
+            why = "every further step lost too much"
+        else:
+            why = "no more channels can go"
         return f"the target was not reached: at {left:.0%} of the multiplications {why}"
 
     def step(self, macs: float) -> tuple[bool, float | None]:

@@ -52,8 +52,7 @@ class Contender(Generic[Network]):
     """One candidate on its way through the rungs. `reason`: why it went no further; empty for the best.
 
     `structure`: candidates of one structure differ in their channels only. `time`: what it takes, which decides between
-    equal scores. `failed`: tuning failed, or there was no
-    time to judge it, so that it has no score of that rung.
+    equal scores. `failed`: tuning failed, or there was no time to judge it, so that it has no score of that rung.
     """
 
     name: str
@@ -77,7 +76,8 @@ class Trainer(Generic[Network]):
     better. `control(schedule)`: the score of the original after these trainings, None where there is none. `time_for`:
     whether there is time to tune for such a part. `said`: told before each training. `survived`: what a training may
     raise so that the others go on. `ahead(networks, schedule)`: told all networks that the next rung tunes, and the
-    trainings that they will have had after it, so that they can be tuned side by side.
+    trainings that they will have had after it, so that they can be tuned side by side. `price`: ranks those that have
+    a score, the least first; without it the higher score, and of equal scores the one that takes less time.
     """
 
     tune: Callable[[Network, float], Network]
@@ -87,6 +87,7 @@ class Trainer(Generic[Network]):
     said: Callable[[str], object] = lambda what: None
     survived: tuple[type[Exception], ...] = (DataError, CheckFailed)
     ahead: Callable[[Sequence[Network], Schedule], object] | None = None
+    price: Callable[[Contender[Network]], tuple[float, float]] = lambda one: (-one.score, one.time)
 
 
 def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: Trainer[Network]) -> None:
@@ -106,7 +107,7 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
         for number, one in enumerate(alive, 1):
             if part > 0 and (judged or place) and not by.time_for(part):
                 if not judged:  # nobody has come so far: the rung before decides
-                    return _stop(alive, one)
+                    return _stop(alive, by)
                 one.reason, one.failed = f"the time was up before it was tuned for {_share(rung.share)}", True
                 continue
             try:
@@ -123,13 +124,13 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
                 continue
             one.curve.append(CurvePoint(rung.share, score, by.control(one.schedule)))
             judged.append(one)
-        judged.sort(key=lambda one: (-one.score, one.time))
+        judged.sort(key=by.price)
         if not rung.share:
             judged = _by_turns(judged)
         alive, done = judged[: rung.keep], max(done, rung.share)
         for one in judged[rung.keep :]:
             what = f"after {_share(rung.share)}" if rung.share else "before tuning"
-            one.reason = f"{what} it scores {one.score:.4g}, and {_best_of(alive)}"
+            one.reason = f"{what} it scores {one.score:.4g}, and {_beside(alive[0], one)}"
         if not alive:
             return None
     return None
@@ -145,15 +146,17 @@ def _by_turns(ranked: Sequence[Contender[Network]]) -> list[Contender[Network]]:
     return [one for *_, one in sorted(places, key=lambda p: p[:2])]
 
 
-def _stop(alive: Sequence[Contender[Network]], best: Contender[Network]) -> None:
-    best = max(alive, key=lambda one: one.score)
+def _stop(alive: Sequence[Contender[Network]], by: Trainer[Network]) -> None:
+    best = min(alive, key=by.price)
     for one in alive:
         if one is not best:
-            one.reason = f"the time was up; until then it scored {one.score:.4g}, and {best.name} {best.score:.4g}"
+            one.reason = f"the time was up; until then it scored {one.score:.4g}, and {_beside(best, one)}"
 
 
-def _best_of(alive: Sequence[Contender[Network]]) -> str:
-    return f"{alive[0].name} {alive[0].score:.4g}"
+def _beside(best: Contender[Network], one: Contender[Network]) -> str:
+    """The score of the best one; where another scores higher, what else decided."""
+    why = ", which loses no more than its saving is worth" if best.score < one.score else ""
+    return f"{best.name} {best.score:.4g}{why}"
 
 
 def _share(share: float) -> str:

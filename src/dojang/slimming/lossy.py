@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log
 
@@ -78,18 +78,6 @@ class SearchTarget:
         return not (self.macs is None and self.time is None and self.ms is None)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A candidate that passed: tuned, its accuracy on the selection split and the control's, the time it saves."""
-
-    cut: Proposal
-    tuned: Graph
-    accuracy: float
-    control: float
-    saved: Saving | None
-    schedule: Schedule = ()
-
-
 class Lossy:
     """The lossy part of one search over a ledger; `untunable` names exact rewrites that wait until after tuning."""
 
@@ -123,8 +111,10 @@ class Lossy:
         step, steps_without_speedup = STEP, 0
         offers: Front | None = None
         replacements: list[Candidate] | None = None
+        late = False
         while max(self.missing(current)) > 0:
-            if self.late():
+            late = self.late()
+            if late:
                 break
             if offers is None:
                 left = count(current).total.macs / self.whole
@@ -150,6 +140,7 @@ class Lossy:
             elif verdict == "slow":
                 step, steps_without_speedup = min(0.7, step * 1.5), steps_without_speedup + 1
             elif verdict == "late":
+                late = True
                 break
             else:
                 step /= 2
@@ -157,7 +148,7 @@ class Lossy:
             if (c.rewrite, c.layers) not in self.tried and (c.rewrite, c.layers) not in self.ledger.refused:
                 self.ledger.refuse(c.rewrite, c.layers, f"{PASSED_OVER} ({c.found})", c.answers)
         if self.target and max(self.missing(current)) > 0:
-            self.ledger.notes.append(self.said_missed(current))
+            self.ledger.notes.append(self.said_missed(current, late))
         return accepted
 
     def missing(self, current: Graph) -> tuple[float, float]:
@@ -201,9 +192,11 @@ class Lossy:
         more = (lambda: True) if self.ledger.budget is None else self.ledger.budget.making()
         return varied(compositions(self.ledger, offers, wanted, self.promising(offers, forms), more), FIRST)
 
-    def said_missed(self, current: Graph) -> str:
-        """The note on a target that was not reached."""
+    def said_missed(self, current: Graph, late: bool) -> str:
+        """The note on a target that was not reached. `late`: whether the time for choosing was over."""
         remedy = "that keeps within the accuracy asked and saves time; allow a larger drop, or tune longer"
+        if late:
+            remedy = "that there was time for; give more minutes"
         parts: list[str] = []
         left = count(current).total.macs / self.whole
         if self.target.macs is not None and left > self.target.macs * 1.0001:
@@ -237,38 +230,39 @@ class Lossy:
             said = f"{number} candidates by {len(rungs)} rungs, {rungs[-1].share:.2g} of a tuning to the best"
             self.ledger.progress(f"{said}; {budget.said()} are over", len(self.ledger.edits), 0)
         contenders = [Contender(one.name, one.proposal.graph, one.structure, one.time) for one, _ in ready]
-        halved(contenders[:number], rungs, self.trainer(before))
+        savings = {id(runner): saved for (_, saved), runner in zip(ready, contenders, strict=True)}
+
+        def price(runner: Contender[Graph]) -> tuple[float, float]:
+            return self.price(runner, savings[id(runner)], current)
+
+        halved(contenders[:number], rungs, self.trainer(before, price))
         for late in contenders[number:]:
             late.reason, late.failed = "there was no time to tune so many", True
-        trials: list[tuple[Contender[Graph], Trial]] = []
-        for (one, saved), runner in zip(ready, contenders, strict=True):
+        best: tuple[Proposal, Contender[Graph]] | None = None
+        for (one, _), runner in zip(ready, contenders, strict=True):
             if runner.reason:
                 self.passed(one.proposal, runner)
                 continue
-            base = self.ledger.to_lose_from((*before, *runner.schedule), self.base)
-            trial = Trial(one.proposal, runner.network, runner.score, base, saved, runner.schedule)
-            lost = self.too_lossy(trial)
-            if lost is None:
-                trials.append((runner, trial))
+            runner.reason = self.too_lossy(runner)
+            if runner.reason:
+                self.ledger.reject(one.proposal, runner.reason)
             else:
-                runner.reason = lost
-                self.ledger.reject(one.proposal, lost)
-        best = min(trials, key=lambda pair: self.price(pair[1], current), default=None)
-        self.record(ready, contenders, best[0] if best else None)
+                best = one.proposal, runner
+        self.record(ready, contenders, best[1] if best else None)
         if best is None:
             return "lossy", None
-        trial = best[1]
+        cut, runner = best
         check = {
-            "accuracy_before": trial.control,
-            "accuracy_after": trial.accuracy,
+            "accuracy_before": runner.curve[-1].control,
+            "accuracy_after": runner.score,
             "split": "selection",
-            "tuned": bool(trial.schedule),
-            "schedule": trial.schedule,
+            "tuned": bool(runner.schedule),
+            "schedule": runner.schedule,
         }
-        cut, tuned = trial.cut, trial.tuned
+        tuned = runner.network
         old, new = self.ledger.deploy(current), self.ledger.deploy(tuned)
         said = "; ".join(filter(None, (cut.found, _removed(current, tuned))))
-        self.ledger.accept(replace(cut, found=said), old, new, trial.saved, check)
+        self.ledger.accept(replace(cut, found=said), old, new, savings[id(runner)], check)
         if any(rewrite not in (CHANNELS, BRANCHES) for rewrite in cut.rewrite.split("+")):
             self.attempts += 1
             self.touched.update({n.name for n in tuned.nodes} - {n.name for n in current.nodes})
@@ -327,8 +321,8 @@ class Lossy:
             if 40 * budget.took[-1][1] > budget.left():
                 return
 
-    def trainer(self, before: Schedule) -> Trainer[Graph]:
-        """What rungs ask for, of networks that were trained by `before` already."""
+    def trainer(self, before: Schedule, price: Callable[[Contender[Graph]], tuple[float, float]]) -> Trainer[Graph]:
+        """What rungs ask for, of networks that were trained by `before` already and are ranked by `price`."""
         ledger, budget = self.ledger, self.ledger.budget
         assert ledger.evaluate is not None
 
@@ -346,35 +340,34 @@ class Lossy:
             ledger.progress(what if budget is None else f"{what} ({budget.said()})", len(ledger.edits), 0)
 
         time_for = (lambda share: True) if budget is None else budget.time_for
-        return Trainer(tune, ledger.evaluate, control, time_for, said)
+        return Trainer(tune, ledger.evaluate, control, time_for, said, price=price)
 
-    def too_lossy(self, trial: Trial) -> str | None:
-        """Why a candidate that was tuned loses too much; None where it does not."""
-        lost = trial.control - trial.accuracy
+    def too_lossy(self, runner: Contender[Graph]) -> str:
+        """Why a candidate that was tuned loses too much; empty where it does not."""
+        lost = _lost(runner)
         if lost <= self.allowed + 1e-12 or (self.target and self.ledger.judged_last):
-            return None
-        left = count(trial.tuned).total.macs / self.whole
+            return ""
+        left = count(runner.network).total.macs / self.whole
         return (
             f"{100 * lost:.2f} points lost after tuning at {left:.0%} of the multiplications, "
             f"more than {100 * self.allowed:.2f}"
         )
 
-    def price(self, trial: Trial, current: Graph) -> tuple[float, float]:
-        """What decides between candidates that lose little enough, the least being best.
+    def price(self, runner: Contender[Graph], saved: Saving | None, current: Graph) -> tuple[float, float]:
+        """What decides between candidates that were tuned equally long, the least being best.
 
-        Where a target is asked for, all of them meet the step's goal, and it is the accuracy lost, a little of it
-        given for time. Without one it is that for what the step saves: the logarithms of how many times fewer
-        multiplications and less time there are, added up.
+        Where a target is asked for, all of them meet the step's goal, and it is the accuracy lost against the control,
+        a little of it given for time: those that lose nothing are ranked by time. Without a target it is the accuracy
+        lost for what the step saves: the logarithms of how many times fewer multiplications and less time there are,
+        added up. Candidates of equal price are ranked by their accuracy.
         """
-        lost = max(trial.control - trial.accuracy, 0.0)
-        faster = (
-            0.0 if trial.saved is None else log(max(trial.saved.before_ms, 1e-12) / max(trial.saved.after_ms, 1e-12))
-        )
+        lost = max(_lost(runner), 0.0)
+        faster = 0.0 if saved is None else log(max(saved.before_ms, 1e-12) / max(saved.after_ms, 1e-12))
         if self.target:
-            return lost - TIME_WORTH * faster, -trial.accuracy
-        before, after = (count(graph).total.macs for graph in (current, trial.tuned))
-        saved = log(max(1, before) / max(1, after)) + faster
-        return (lost + LEAST_LOSS) / max(saved, 1e-9), -trial.accuracy
+            return lost - TIME_WORTH * faster, -runner.score
+        before, after = (count(graph).total.macs for graph in (current, runner.network))
+        less = log(max(1, before) / max(1, after)) + faster
+        return (lost + LEAST_LOSS) / max(less, 1e-9), -runner.score
 
     def record(
         self,
@@ -392,7 +385,7 @@ class Lossy:
                     "time": one.time * self.time_so_far,
                     "outputs_moved": one.moved,
                     "measure": None if last is None else last.score,
-                    "lost": None if last is None or last.control is None else last.control - last.score,
+                    "lost": None if last is None else _lost(runner),
                     "standard_error": None,
                     "tuned": bool(runner.schedule),
                     "taken": runner is best,
@@ -462,6 +455,13 @@ class Lossy:
             self.ledger.accept(cut, old, new, saved, check)
             return narrow
         return None
+
+
+def _lost(runner: Contender[Graph]) -> float:
+    """What a candidate lost against the control that was tuned equally long."""
+    last = runner.curve[-1]
+    assert last.control is not None  # this search always has a control
+    return last.control - last.score
 
 
 def _removed(old: Graph, new: Graph) -> str:
