@@ -85,7 +85,7 @@ class PictureInside:
         if source is None:
             from dojang.filters.gallery import png, sample
 
-            self.look_at_bytes(png(sample(224, 336)), "")
+            self.look_at_bytes(png(sample(224, 336)), "", "dojang's own picture")
         else:
             node = size_of(graph, source)
             self._look(
@@ -94,12 +94,14 @@ class PictureInside:
                 "array" if isinstance(source, Array) else Path(source).name,
             )
 
-    def look_at_bytes(self, raw: bytes, name: str) -> None:
-        """Puts the picture of a file's content in. What cannot be read raises, and the picture before stays."""
+    def look_at_bytes(self, raw: bytes, name: str, called: str = "the picture") -> None:
+        """Puts the picture of a file's content in. What cannot be read raises, and the picture before stays. Errors
+        call a picture without a name `called`.
+        """
         node = self._given.inputs[0]
         if is_open(self._given):
             node = node.with_attrs(shape=self._size or tuple(nearest(node.attrs["shape"], OPEN)))
-        self._look(*prepare_picture(raw, name or "the picture", node), node, name)
+        self._look(*prepare_picture(raw, name or called, node), node, name)
 
     def _look(self, x: Array, prepared: str, node: Node, name: str) -> None:
         """Puts the first sample of a batch in."""
