@@ -277,6 +277,7 @@ test("a page in one file asks for nothing, and names with markup are harmless an
   const fits = await name.evaluate((e) => e.scrollWidth <= e.clientWidth + 1 || getComputedStyle(e).display === "inline");
   assert.ok(fits);
   assert.equal(await page.evaluate(() => document.documentElement.lang), "ko");
+  assert.match(await page.locator("#photo .note").textContent(), /자름/);
   await page.context().close();
 });
 

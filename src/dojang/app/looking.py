@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from dojang.app.prepared import Preparation
 from dojang.app.running import answers, prepare, prepare_picture, size_of
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
@@ -103,7 +104,7 @@ class PictureInside:
             node = node.with_attrs(shape=self._size or tuple(nearest(node.attrs["shape"], OPEN)))
         self._look(*prepare_picture(raw, name or called, node), node, name)
 
-    def _look(self, x: Array, prepared: str, node: Node, name: str) -> None:
+    def _look(self, x: Array, prepared: Preparation, node: Node, name: str) -> None:
         """Puts the first sample of a batch in."""
         x = x[:1]
         self._size = tuple(node.attrs["shape"])
@@ -317,13 +318,17 @@ def pixels_of(x: Array, node: Node) -> Array:
     mean, std = node.attrs["mean"], node.attrs["std"]
     channels = len(maps)
     if mean and std:
-        by = lambda v: np.asarray(v if len(v) == channels else [v[0]] * channels, np.float32)[:, None, None]  # noqa: E731
-        maps = maps * by(std) + by(mean)
+        maps = maps * _per_channel(std, channels) + _per_channel(mean, channels)
     if maps.min() < -0.01 or maps.max() > 1.01:
         span = float(maps.max() - maps.min()) or 1.0
         maps = (maps - maps.min()) / span
     shown = maps[:3] if channels >= 3 else np.repeat(maps[:1], 3, axis=0)
     return np.ascontiguousarray(np.rint(np.moveaxis(shown, 0, -1).clip(0, 1) * 255).astype(np.uint8))
+
+
+def _per_channel(values: Sequence[float], channels: int) -> Array:
+    """One value for each channel, (channels, 1, 1); another number of them is the first for all."""
+    return np.asarray(values if len(values) == channels else [values[0]] * channels, np.float32)[:, None, None]
 
 
 def packed(head: Mapping[str, Any], parts: Sequence[Array]) -> bytes:

@@ -234,7 +234,7 @@ def _answered(
         raise UsageError("there is no such side")
     if path == "picture":
         pixels = inside.pixels
-        head = {"h": pixels.shape[0], "w": pixels.shape[1], "name": inside.name, "prepared": inside.prepared}
+        head = {"h": pixels.shape[0], "w": pixels.shape[1], "name": inside.name, "prepared": inside.prepared.to_dict()}
         return Reply(packed(head, [pixels]))
     if path == "time":
         return Reply(json_bytes(inside.milliseconds()), "application/json")
