@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
-from dojang.app.prepared import Preparation
+from dojang.app.prepared import InputPreparation
 from dojang.app.running import prepare
 from dojang.arith.graph import Node
 from under_node import NODE, needs_node
@@ -49,8 +49,11 @@ def test_an_array_says_how_it_was_made(said: str) -> None:
 @needs_node
 def test_the_page_says_the_same_in_english_and_all_of_it_in_korean() -> None:
     made = [prepare(*case)[1] for case in CASES.values()]
-    made += [Preparation("scaled", (3, 8, 9)), Preparation("scaled", (3, 8, 9), (0.4851, 0.5, 1), (1, 2, 1e-7))]
-    assert {one.made for one in made} == set(get_args(get_type_hints(Preparation)["made"]))
+    made += [
+        InputPreparation("scaled", (3, 8, 9)),
+        InputPreparation("scaled", (3, 8, 9), (0.4851, 0.5, 1), (1, 2, 1e-7)),
+    ]
+    assert {one.made for one in made} == set(get_args(get_type_hints(InputPreparation)["made"]))
     given = json.dumps([one.to_dict() for one in made])
     done = subprocess.run(
         [str(NODE), "--input-type=module", "-e", SAY, WORDS.as_uri(), given],

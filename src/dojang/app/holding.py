@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from dojang.app.looking import Array, PictureInside
-from dojang.app.prepared import Preparation
+from dojang.app.prepared import InputPreparation
 from dojang.app.wasting import WasteOnData
 from dojang.arith import classes
 from dojang.arith.outputs import output_numbers
@@ -49,7 +49,7 @@ class HeldArrays:
         self._end += len(padded)
         return at
 
-    def put_picture(self, pixels: Array, name: str, prepared: Preparation | None) -> None:
+    def put_picture(self, pixels: Array, name: str, prepared: InputPreparation | None) -> None:
         """The picture as the network sees it, and how it was made (None: it is shown as it is)."""
         height, width, _ = pixels.shape
         at = self.put(pixels.tobytes())
@@ -120,7 +120,8 @@ def _check_size(inside: PictureInside, weights: str | None) -> None:
     sizes = ", ".join(f"{_megabytes(numbers * size)} as {kind}" for kind, size in BYTES.items())
     remedy = f"use --page-weights {fits[0]}, or leave out -o" if fits else "leave out -o: the server has no such limit"
     raise UsageError(
-        f"{graph.name}: {numbers:,} weights take {sizes}; a page in one file carries at most {_megabytes(MOST_BYTES)}: {remedy}"
+        f"{graph.name}: {numbers:,} weights take {sizes}; a page in one file carries at most "
+        f"{_megabytes(MOST_BYTES)}: {remedy}"
     )
 
 

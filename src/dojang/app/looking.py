@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from dojang.app.prepared import Preparation
+from dojang.app.prepared import InputPreparation
 from dojang.app.running import answers, prepare, prepare_picture, size_of
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
@@ -104,7 +104,7 @@ class PictureInside:
             node = node.with_attrs(shape=self._size or tuple(nearest(node.attrs["shape"], OPEN)))
         self._look(*prepare_picture(raw, name or called, node), node, name)
 
-    def _look(self, x: Array, prepared: Preparation, node: Node, name: str) -> None:
+    def _look(self, x: Array, prepared: InputPreparation, node: Node, name: str) -> None:
         """Puts the first sample of a batch in."""
         x = x[:1]
         self._size = tuple(node.attrs["shape"])

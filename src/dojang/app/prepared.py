@@ -12,14 +12,14 @@ from dojang.arith.graph import Node
 
 @final
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class InputPreparation:
     """How an input was made: as text for people, and in parts (`to_dict`) for the page, which has its own words.
 
-    `made` is "scaled" for a picture, "pixels" for uint8 / 255, "values" for floats that were normalised, "as-they-stand"
-    for values that were left alone, and "normalised-already" where the network states a mean that was not subtracted.
-    `shape` is that of one sample; `mean` and `std` are what was subtracted and divided by, empty where nothing was.
+    `made` is "scaled" for a picture, "pixels" for uint8 / 255, "values" for floats that were normalised,
+    "as-they-stand" for values that were left alone, and "normalised-already" where the network states a mean that was
+    not subtracted. `shape` is that of one sample; `mean` and `std` are what was subtracted and divided by, empty where nothing was.
 
-    >>> print(Preparation("scaled", (1, 8, 8), (0.5,), (0.25,)))
+    >>> print(InputPreparation("scaled", (1, 8, 8), (0.5,), (0.25,)))
     scaled and cropped to 1x8x8, minus 0.5, over 0.25
     """
 
@@ -29,7 +29,7 @@ class Preparation:
     std: tuple[float, ...] = ()
 
     @classmethod
-    def normalised(cls, made: Literal["scaled", "pixels", "values"], node: Node) -> Preparation:
+    def normalised(cls, made: Literal["scaled", "pixels", "values"], node: Node) -> InputPreparation:
         """By the mean and deviation that an input node states."""
         mean, std = node.attrs["mean"] or (), node.attrs["std"] or ()
         return cls(made, tuple(node.attrs["shape"]), *((tuple(mean), tuple(std)) if mean and std else ()))

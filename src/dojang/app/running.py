@@ -12,7 +12,7 @@ from dojang.app.any_size import load
 from dojang.app.code_pictures import NormaliseBy, how_to_normalise, normalised_by
 from dojang.app.feeding import per_channel
 from dojang.app.networks import InputSize, is_module, names_code, require_weights
-from dojang.app.prepared import Preparation
+from dojang.app.prepared import InputPreparation
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
@@ -233,7 +233,7 @@ def size_of(graph: Graph, source: str | Path | Array) -> Node:
     return node.with_attrs(shape=tuple(int(s.at(values)) if isinstance(s, Expr) else s for s in wanted))
 
 
-def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tuple[Array, Preparation]:
+def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tuple[Array, InputPreparation]:
     """A batch (n, *shape) of float32 for an input node, and how it was made.
 
     With `floats` the node's mean and deviation belong to floats, which are then normalised; otherwise they belong to
@@ -253,7 +253,7 @@ def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tup
     return prepare_picture(read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), node)
 
 
-def prepare_picture(raw: bytes, name: str, node: Node) -> tuple[Array, Preparation]:
+def prepare_picture(raw: bytes, name: str, node: Node) -> tuple[Array, InputPreparation]:
     """A batch of one for an input node from the content of a picture file, and how it was made.
 
     Raises `FileError` for what is no picture, `ShapeError` for an input that takes none.
@@ -264,17 +264,17 @@ def prepare_picture(raw: bytes, name: str, node: Node) -> tuple[Array, Preparati
     if len(wanted) != 3:
         raise ShapeError(f"{name}: a picture does not fit an input of {by(wanted)}; give an .npy array")
     pixels = decoded(raw, name, SampleSize(wanted[0], (wanted[1], wanted[2])))
-    return _normalised(np.moveaxis(pixels, -1, 0)[None], node), Preparation.normalised("scaled", node)
+    return _normalised(np.moveaxis(pixels, -1, 0)[None], node), InputPreparation.normalised("scaled", node)
 
 
 FAR = 8.0
 """Mean and deviation of normalised floats are near 0 and 1; pixels of 0 to 255 are far above this."""
 
 
-def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Array, Preparation]:
+def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Array, InputPreparation]:
     wanted = tuple(node.attrs["shape"])
     if node.attrs["batch_axis"] != 0 or node.attrs["dtype"] not in SINGLE:
-        return array, Preparation(
+        return array, InputPreparation(
             "as-they-stand", wanted
         )  # an input without a batch, or of whole numbers: the run says what fits
     if array.dtype.kind not in "buif":
@@ -283,21 +283,21 @@ def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Arra
     if batch.shape[1:] != wanted or len(batch) < 1:
         raise ShapeError(f"{name}: has shape {by(array.shape)}, the network takes {by(wanted)} or a batch of such")
     if batch.dtype == np.uint8:
-        return _normalised(batch, node), Preparation.normalised("pixels", node)
+        return _normalised(batch, node), InputPreparation.normalised("pixels", node)
     batch = batch.astype(np.float32)
     if not np.isfinite(batch).all():
         raise DataError(f"{name}: holds NaN or infinity; repair or remove such values")
     if not node.attrs["mean"]:
-        return batch, Preparation("as-they-stand", wanted)
+        return batch, InputPreparation("as-they-stand", wanted)
     if floats:
-        return _normalised(batch, node), Preparation.normalised("values", node)
+        return _normalised(batch, node), InputPreparation.normalised("values", node)
     mean, std = batch.mean(axis=0, dtype=np.float64), float(batch.std(dtype=np.float64))
     if std > FAR or float(np.abs(mean.mean())) > FAR:
         raise DataError(
             f"{name}: floats count as normalised already, and these have mean {mean.mean():.3g} and deviation "
             f"{std:.3g}; give pixels of 0 to 255 as uint8, or normalise them first"
         )
-    return batch, Preparation("normalised-already", wanted)
+    return batch, InputPreparation("normalised-already", wanted)
 
 
 def _normalised(x: Array, node: Node) -> Array:

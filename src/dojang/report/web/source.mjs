@@ -5,9 +5,9 @@
  * @typedef {import("./stamping.mjs").Taps} Taps
  * @typedef {{order: number[], strength: number[], low: number[], high: number[], h: number, w: number, tiles: Uint8Array}} Maps
  *   all channels by strength; the least and largest value of each map in `tiles`, which are 8-bit maps one after the other
- * @typedef {{made: string, shape: number[], mean: string, std: string}} Preparation how an input was made; `made` is one
+ * @typedef {{made: string, shape: number[], mean: string, std: string}} InputPreparation how an input was made; `made` is one
  *   of "scaled", "pixels", "values", "as-they-stand" and "normalised-already"
- * @typedef {{h: number, w: number, rgb: Uint8Array, name: string, prepared: Preparation|null}} Picture
+ * @typedef {{h: number, w: number, rgb: Uint8Array, name: string, prepared: InputPreparation|null}} Picture
  * @typedef {{index: number, name: string, score: number, probability: number}} Guess
  * @typedef {object} Source
  * @property {boolean} takesPictures

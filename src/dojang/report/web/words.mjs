@@ -175,7 +175,7 @@ export function t(key, values = {}) {
 
 const MADE = /** @type {Record<string, string>} */ ({ scaled: "madeScaled", pixels: "madePixels", values: "madeValues", "as-they-stand": "madeAsTheyStand", "normalised-already": "madeNormalisedAlready" });
 
-/** How an input was made, as `Preparation` of `app/prepared.py` says it in English. @param {import("./source.mjs").Preparation} prepared */
+/** How an input was made, as `InputPreparation` of `app/prepared.py` says it in English. @param {import("./source.mjs").InputPreparation} prepared */
 export function preparation({ made, shape, mean, std }) {
   const said = t(MADE[made], { shape: shape.join("×") });
   if (made === "as-they-stand" || made === "normalised-already") return said;
