@@ -432,7 +432,7 @@ test("with reduced motion the run is slow", { skip }, async () => {
   await page.context().close();
 });
 
-test("a network of 1,000 nodes stays smooth", { skip }, async () => {
+test("scrolling 1,000 nodes takes the page's main thread less than 16 ms of processor time a frame", { skip }, async () => {
   const long = await served([`${folder}/long.safetensors`]);
   const { page } = await opened(on, long.url);
   assert.ok((await page.locator("button.pick").count()) > 900);

@@ -17,7 +17,8 @@ class InputPreparation:
 
     `made` is "scaled" for a picture, "pixels" for uint8 / 255, "values" for floats that were normalised,
     "as-they-stand" for values that were left alone, and "normalised-already" where the network states a mean that was
-    not subtracted. `shape` is that of one sample; `mean` and `std` are what was subtracted and divided by, empty where nothing was.
+    not subtracted. `shape` is that of one sample; `mean` and `std` are what was subtracted and divided by, empty where
+    nothing was.
 
     >>> print(InputPreparation("scaled", (1, 8, 8), (0.5,), (0.25,)))
     scaled and cropped to 1x8x8, minus 0.5, over 0.25
