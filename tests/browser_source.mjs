@@ -5,7 +5,7 @@ import { fromNetworks } from "../src/dojang/report/web/computing.mjs";
 
 const { program, input, scores, classes, layers, filters } = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
 const network = await loadNetwork(program);
-const picture = { h: 1, w: 1, rgb: new Uint8Array(3), name: "p", prepared: "" };
+const picture = { h: 1, w: 1, rgb: new Uint8Array(3), name: "p", prepared: null };
 const tiled = (values, first, most) => ({ shape: [values.c, values.h, values.w], first, most });
 const sides = { after: { program, network, scores, classes } };
 const source = fromNetworks({ sides, picture, input: Float32Array.from(input), tiled });

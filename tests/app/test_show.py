@@ -24,7 +24,8 @@ from PIL import Image
 
 import dojang
 from dojang.app.looking import PictureInside
-from dojang.base.errors import FileError, GraphError, UsageError
+from dojang.arith.graph import Graph, Node
+from dojang.base.errors import FileError, GraphError, ShapeError, UsageError
 from dojang.engine.browser.store import restored
 
 
@@ -53,8 +54,6 @@ class Opened:
 
 
 def network() -> Any:
-    from dojang.arith.graph import Graph, Node
-
     nodes = (
         Node.of("input", "input", shape=(3, 20, 24), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
         Node.of("층<b>1", "conv", "input", out=12, kernel=(3, 3), stride=2, padding=1, groups=3),
@@ -339,8 +338,6 @@ def test_run_writes_the_page_of_the_picture(tmp_path: Path, picture: Path, capsy
 
 def lacking_network() -> Any:
     """A convolution, a power, another convolution."""
-    from dojang.arith.graph import Graph, Node
-
     nodes = (
         Node.of("x", "input", shape=(3, 6, 8)),
         Node.of("c", "conv", "x", out=4, kernel=(3, 3)),
@@ -387,6 +384,7 @@ def test_a_network_without_weights_is_drawn(picture: Path) -> None:
         assert "no weights" in data["overview"]["why_not"]
         status, content = Opened(page).ask("maps?layer=conv1&first=0&most=1")
         assert (status, "no weights" in json.loads(content)["error"]) == (400, True)
+        assert "but no maps: the network has no weights" in str(page)
     finally:
         page.close()
 
@@ -406,8 +404,14 @@ def test_bad_input(tmp_path: Path) -> None:
         dojang.show("digits-cnn", tmp_path / "no.jpg", browser=False)
     with pytest.raises(FileError, match="missing.png"):
         dojang.show("stamp", tmp_path / "missing.png", browser=False)
-    with pytest.raises(UsageError, match="before"):
+    with pytest.raises(UsageError, match="leave out --before$"):
         dojang.show("stamp", before="digits-cnn", browser=False)
+    with pytest.raises(UsageError, match="leave out --weights and --input-size and --page-weights$"):
+        dojang.show("stamp", weights="w.pt", input_size=(3, 5, 5), page_weights="int8", output=tmp_path / "s.html")
+    line = Graph((Node.of("input", "input", shape=(1, 40)),), ("input",), "line")
+    with pytest.raises(ShapeError, match="dojang's own picture: a picture does not fit an input of 1x40"):
+        dojang.show(line, browser=False)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "no.jpg"]
     with pytest.raises(GraphError, match="no node"):
         PictureInside(dojang.load("digits-cnn"), None).values("conv9")
 

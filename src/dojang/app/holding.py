@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from dojang.app.looking import Array, PictureInside
+from dojang.app.prepared import InputPreparation
 from dojang.app.wasting import WasteOnData
 from dojang.arith import classes
 from dojang.arith.outputs import output_numbers
@@ -48,11 +49,17 @@ class HeldArrays:
         self._end += len(padded)
         return at
 
-    def put_picture(self, pixels: Array, name: str, prepared: str) -> None:
-        """The picture as the network sees it."""
+    def put_picture(self, pixels: Array, name: str, prepared: InputPreparation | None) -> None:
+        """The picture as the network sees it, and how it was made (None: it is shown as it is)."""
         height, width, _ = pixels.shape
         at = self.put(pixels.tobytes())
-        self.told["picture"] = {"h": height, "w": width, "at": at, "name": name, "prepared": prepared}
+        self.told["picture"] = {
+            "h": height,
+            "w": width,
+            "at": at,
+            "name": name,
+            "prepared": prepared.to_dict() if prepared else None,
+        }
 
     def put_samples(self, samples: Array, pictures: Array) -> None:
         """Samples of the data as the network reads them, and as pictures."""
@@ -109,17 +116,21 @@ def _check_size(inside: PictureInside, weights: str | None) -> None:
     wanted = weights or "int8"
     if numbers * BYTES.get(wanted, 1) <= MOST_BYTES:
         return
-    mb = lambda size: f"{size / 1e6:,.1f} MB"  # noqa: E731
     fits = [kind for kind in BYTES if numbers * BYTES[kind] <= MOST_BYTES]
-    sizes = ", ".join(f"{mb(numbers * size)} as {kind}" for kind, size in BYTES.items())
+    sizes = ", ".join(f"{_megabytes(numbers * size)} as {kind}" for kind, size in BYTES.items())
     remedy = f"use --page-weights {fits[0]}, or leave out -o" if fits else "leave out -o: the server has no such limit"
     raise UsageError(
-        f"{graph.name}: {numbers:,} weights take {sizes}; a page in one file carries at most {mb(MOST_BYTES)}: {remedy}"
+        f"{graph.name}: {numbers:,} weights take {sizes}; a page in one file carries at most "
+        f"{_megabytes(MOST_BYTES)}: {remedy}"
     )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def held_picture(pixels: Array, name: str) -> HeldArrays:
     """A photo alone."""
     held = HeldArrays()
-    held.put_picture(pixels, name, "")
+    held.put_picture(pixels, name, None)
     return held

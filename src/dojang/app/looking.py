@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from dojang.app.prepared import InputPreparation
 from dojang.app.running import answers, prepare, prepare_picture, size_of
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
@@ -85,7 +86,7 @@ class PictureInside:
         if source is None:
             from dojang.filters.gallery import png, sample
 
-            self.look_at_bytes(png(sample(224, 336)), "")
+            self.look_at_bytes(png(sample(224, 336)), "", "dojang's own picture")
         else:
             node = size_of(graph, source)
             self._look(
@@ -94,14 +95,16 @@ class PictureInside:
                 "array" if isinstance(source, Array) else Path(source).name,
             )
 
-    def look_at_bytes(self, raw: bytes, name: str) -> None:
-        """Puts the picture of a file's content in. What cannot be read raises, and the picture before stays."""
+    def look_at_bytes(self, raw: bytes, name: str, called: str = "the picture") -> None:
+        """Puts the picture of a file's content in. What cannot be read raises, and the picture before stays. Errors
+        call a picture without a name `called`.
+        """
         node = self._given.inputs[0]
         if is_open(self._given):
             node = node.with_attrs(shape=self._size or tuple(nearest(node.attrs["shape"], OPEN)))
-        self._look(*prepare_picture(raw, name or "the picture", node), node, name)
+        self._look(*prepare_picture(raw, name or called, node), node, name)
 
-    def _look(self, x: Array, prepared: str, node: Node, name: str) -> None:
+    def _look(self, x: Array, prepared: InputPreparation, node: Node, name: str) -> None:
         """Puts the first sample of a batch in."""
         x = x[:1]
         self._size = tuple(node.attrs["shape"])
@@ -315,13 +318,17 @@ def pixels_of(x: Array, node: Node) -> Array:
     mean, std = node.attrs["mean"], node.attrs["std"]
     channels = len(maps)
     if mean and std:
-        by = lambda v: np.asarray(v if len(v) == channels else [v[0]] * channels, np.float32)[:, None, None]  # noqa: E731
-        maps = maps * by(std) + by(mean)
+        maps = maps * _per_channel(std, channels) + _per_channel(mean, channels)
     if maps.min() < -0.01 or maps.max() > 1.01:
         span = float(maps.max() - maps.min()) or 1.0
         maps = (maps - maps.min()) / span
     shown = maps[:3] if channels >= 3 else np.repeat(maps[:1], 3, axis=0)
     return np.ascontiguousarray(np.rint(np.moveaxis(shown, 0, -1).clip(0, 1) * 255).astype(np.uint8))
+
+
+def _per_channel(values: Sequence[float], channels: int) -> Array:
+    """One value for each channel, (channels, 1, 1); another number of them is the first for all."""
+    return np.asarray(values if len(values) == channels else [values[0]] * channels, np.float32)[:, None, None]
 
 
 def packed(head: Mapping[str, Any], parts: Sequence[Array]) -> bytes:

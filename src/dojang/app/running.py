@@ -12,6 +12,7 @@ from dojang.app.any_size import load
 from dojang.app.code_pictures import NormaliseBy, how_to_normalise, normalised_by
 from dojang.app.feeding import per_channel
 from dojang.app.networks import InputSize, is_module, names_code, require_weights
+from dojang.app.prepared import InputPreparation
 from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
@@ -182,7 +183,7 @@ def run(
     if plan and not engine.machine.runs_here:
         if output is not None:
             engine.machine.require_here()
-        return Run(graph.name, said, prepared, {}, plan=engine.plan(len(x), size=x.shape[1:]))
+        return Run(graph.name, said, str(prepared), {}, plan=engine.plan(len(x), size=x.shape[1:]))
     graph = graph.replace(weights={})  # so that the engine can let them go
     result = engine.run(x)
     arrays = dict(zip(output_keys(graph), result.outputs, strict=True))
@@ -194,7 +195,7 @@ def run(
         if plan
         else None
     )
-    return Run(graph.name, said, prepared, arrays, best, files, timed, meaning)
+    return Run(graph.name, said, str(prepared), arrays, best, files, timed, meaning)
 
 
 def with_means(node: Node, normalise: NormaliseBy | None, mean: PerChannel | None, std: PerChannel | None) -> Node:
@@ -237,7 +238,7 @@ def size_of(graph: Graph, source: str | Path | Array) -> Node:
     return node.with_attrs(shape=tuple(int(s.at(values)) if isinstance(s, Expr) else s for s in wanted))
 
 
-def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tuple[Array, str]:
+def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tuple[Array, InputPreparation]:
     """A batch (n, *shape) of float32 for an input node, and how it was made.
 
     With `floats` the node's mean and deviation belong to floats, which are then normalised; otherwise they belong to
@@ -257,7 +258,7 @@ def prepare(source: str | Path | Array, node: Node, floats: bool = False) -> tup
     return prepare_picture(read_bytes(path, MAX_FILE_BYTES, "a picture"), str(path), node)
 
 
-def prepare_picture(raw: bytes, name: str, node: Node) -> tuple[Array, str]:
+def prepare_picture(raw: bytes, name: str, node: Node) -> tuple[Array, InputPreparation]:
     """A batch of one for an input node from the content of a picture file, and how it was made.
 
     Raises `FileError` for what is no picture, `ShapeError` for an input that takes none.
@@ -268,38 +269,40 @@ def prepare_picture(raw: bytes, name: str, node: Node) -> tuple[Array, str]:
     if len(wanted) != 3:
         raise ShapeError(f"{name}: a picture does not fit an input of {by(wanted)}; give an .npy array")
     pixels = decoded(raw, name, SampleSize(wanted[0], (wanted[1], wanted[2])))
-    return _normalised(np.moveaxis(pixels, -1, 0)[None], node), f"scaled and cropped to {by(wanted)}{_means(node)}"
+    return _normalised(np.moveaxis(pixels, -1, 0)[None], node), InputPreparation.normalised("scaled", node)
 
 
 FAR = 8.0
 """Mean and deviation of normalised floats are near 0 and 1; pixels of 0 to 255 are far above this."""
 
 
-def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Array, str]:
+def _from_array(array: Array, node: Node, name: str, floats: bool) -> tuple[Array, InputPreparation]:
     wanted = tuple(node.attrs["shape"])
     if node.attrs["batch_axis"] != 0 or node.attrs["dtype"] not in SINGLE:
-        return array, "values as they stand"  # an input without a batch, or of whole numbers: the run says what fits
+        return array, InputPreparation(
+            "as-they-stand", wanted
+        )  # an input without a batch, or of whole numbers: the run says what fits
     if array.dtype.kind not in "buif":
         raise DataError(f"{name}: values of type {array.dtype} are no input; use uint8 or floats")
     batch = array[None] if array.shape == wanted else array
     if batch.shape[1:] != wanted or len(batch) < 1:
         raise ShapeError(f"{name}: has shape {by(array.shape)}, the network takes {by(wanted)} or a batch of such")
     if batch.dtype == np.uint8:
-        return _normalised(batch, node), f"uint8 / 255{_means(node)}"
+        return _normalised(batch, node), InputPreparation.normalised("pixels", node)
     batch = batch.astype(np.float32)
     if not np.isfinite(batch).all():
         raise DataError(f"{name}: holds NaN or infinity; repair or remove such values")
     if not node.attrs["mean"]:
-        return batch, "values as they stand"
+        return batch, InputPreparation("as-they-stand", wanted)
     if floats:
-        return _normalised(batch, node), f"values{_means(node)}"
+        return _normalised(batch, node), InputPreparation.normalised("values", node)
     mean, std = batch.mean(axis=0, dtype=np.float64), float(batch.std(dtype=np.float64))
     if std > FAR or float(np.abs(mean.mean())) > FAR:
         raise DataError(
             f"{name}: floats count as normalised already, and these have mean {mean.mean():.3g} and deviation "
             f"{std:.3g}; give pixels of 0 to 255 as uint8, or normalise them first"
         )
-    return batch, "values as they stand: floats count as normalised already, uint8 as pixels"
+    return batch, InputPreparation("normalised-already", wanted)
 
 
 def _normalised(x: Array, node: Node) -> Array:
@@ -309,13 +312,6 @@ def _normalised(x: Array, node: Node) -> Array:
     mean, std = node.attrs["mean"], node.attrs["std"]
     how = Normalisation(tuple(mean), tuple(std)) if mean and std else Normalisation.none(x.shape[1])
     return how.apply(x)
-
-
-def _means(node: Node) -> str:
-    mean, std = node.attrs["mean"], node.attrs["std"]
-    if not mean or not std:
-        return ", values 0 to 1"
-    return f", minus {', '.join(f'{m:g}' for m in mean)}, over {', '.join(f'{s:g}' for s in std)}"
 
 
 def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], ...]:

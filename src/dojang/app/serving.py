@@ -63,7 +63,7 @@ class PageServer:
         try:
             self._server = _Server(("127.0.0.1", port), _handler(handle, self.token))
         except (OSError, OverflowError) as error:
-            said = getattr(error, "strerror", None) or str(error)
+            said = getattr(error, "strerror", None) or str(error).rstrip(".")
             raise UsageError(f"port {port} cannot be used: {said}; leave out --port to take one that is free") from None
         self.port = int(self._server.server_address[1])
         self.url = f"http://127.0.0.1:{self.port}/{self.token}/"

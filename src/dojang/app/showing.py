@@ -94,8 +94,13 @@ def show(
         check_target(output, force)
     begun = {} if lang is None else {"lang": lang}
     if isinstance(net, str) and net == STAMP:
-        if before is not None or data is not None:
-            raise UsageError("the stamp alone has no network; leave out --before and --data")
+        of_networks = {
+            "--weights": weights, "--input-size": input_size, "--num-classes": num_classes, "--data": data,
+            "--before": before, "--page-weights": page_weights,
+        }  # fmt: skip
+        given = [option for option, value in of_networks.items() if value is not None]
+        if given:
+            raise UsageError(f"the stamp alone has no network; leave out {' and '.join(given)}")
         from dojang.app.holding import held_picture
 
         held = held_picture(_photo(image), Path(image).name if isinstance(image, str | Path) else "")
@@ -164,7 +169,7 @@ def _photo(image: Any) -> NDArray[np.uint8]:
 def _written(network: str, told: dict[str, Any], held: HeldArrays, output: Any, force: bool) -> ShownPage:
     page = shown_page(told, held.content, network)
     path = replace_text(output, page, force)
-    return ShownPage(network, None, (str(path),), len(page.encode()), held.weights, tuple(held.lacking))
+    return ShownPage(network, None, (str(path),), len(page.encode()), held.weights, tuple(held.lacking), _why_not(told))
 
 
 def _served(
@@ -192,7 +197,12 @@ def _served(
     if sides:  # the first answer is made while the browser starts
         threading.Thread(target=lambda: _quietly(sides["after"]), daemon=True).start()
     opened = browser and _open(server.url)
-    return ShownPage(network, server.url, (), len(page), server=server, opened=opened)
+    return ShownPage(network, server.url, (), len(page), why_not=_why_not(told), server=server, opened=opened)
+
+
+def _why_not(told: dict[str, Any]) -> str:
+    """Why the page shows no maps; "" if it shows them."""
+    return told.get("overview", {}).get("why_not") or ""
 
 
 def _quietly(inside: PictureInside) -> None:
@@ -224,7 +234,7 @@ def _answered(
         raise UsageError("there is no such side")
     if path == "picture":
         pixels = inside.pixels
-        head = {"h": pixels.shape[0], "w": pixels.shape[1], "name": inside.name, "prepared": inside.prepared}
+        head = {"h": pixels.shape[0], "w": pixels.shape[1], "name": inside.name, "prepared": inside.prepared.to_dict()}
         return Reply(packed(head, [pixels]))
     if path == "time":
         return Reply(json_bytes(inside.milliseconds()), "application/json")

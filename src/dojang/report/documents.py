@@ -714,6 +714,7 @@ class ShowDocument(TypedDict):
     size_bytes: int
     weights: Annotated[str, "how a page in one file stores weights: float32, float16, int8; empty for other pages"]
     lacking: Annotated[list[str], "layers that a page in one file cannot compute, with their operators"]
+    why_not: Annotated[str, "why the page shows no maps, such as missing weights; empty if it shows them"]
 
 
 class BenchDocument(TypedDict):

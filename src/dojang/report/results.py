@@ -50,7 +50,8 @@ class ShownPage(Result):
     """A page that shows a network: served at `url` until it is closed, or written to `files`.
 
     `size_bytes` is the size of the page. A page in one file holds the network's weights as `weights` says; `lacking`
-    names layers that it cannot compute, with their operators. `opened` says whether a browser was opened.
+    names layers that it cannot compute, with their operators. `why_not` says why the page shows no maps ("" if it
+    does). `opened` says whether a browser was opened.
     """
 
     network: str
@@ -59,6 +60,7 @@ class ShownPage(Result):
     size_bytes: int
     weights: str = ""
     lacking: tuple[str, ...] = ()
+    why_not: str = ""
     server: Any = field(default=None, repr=False)
     opened: bool = False
 
@@ -92,6 +94,7 @@ class ShownPage(Result):
             "size_bytes": self.size_bytes,
             "weights": self.weights,
             "lacking": list(self.lacking),
+            "why_not": self.why_not,
         }
 
 

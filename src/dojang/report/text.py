@@ -227,14 +227,15 @@ def exported_text(exported: Exported, width: int = WIDTH, style: Style = PLAIN) 
 
 
 def page_text(page: ShownPage, width: int = WIDTH, style: Style = PLAIN) -> str:
-    """Where the page is, and how it ends."""
+    """Where the page is, how it ends, and what it cannot show."""
     del width, style  # addresses and names of files are not shortened
+    bare = [f"the page shows layers and costs, but no maps: {shown(page.why_not)}"] if page.why_not else []
     if page.url is None:
         how = f", weights as {page.weights}" if page.weights else ""
         said = [f"wrote {page.files[0]}: {shown(page.network)} as one page, {size(page.size_bytes)}{how}"]
         if page.lacking:
             names = shown(", ".join(page.lacking))
             said.append(f"the browser has no kernel for {names}; what depends on them is shown without -o only")
-        return "\n".join(said)
+        return "\n".join([*said, *bare])
     how = "" if page.opened else "open it in a browser; "
-    return f"{shown(page.network)} is shown at {page.url}\n{how}Ctrl-C ends it"
+    return "\n".join([f"{shown(page.network)} is shown at {page.url}", *bare, f"{how}Ctrl-C ends it"])

@@ -6,7 +6,7 @@
  * @typedef {import("./compute.mjs").Program} Program
  * @typedef {import("./source.mjs").Samples} Samples
  * @typedef {{c: number, h: number, w: number, data: Float32Array}} LayerValues
- * @typedef {{h: number, w: number, rgb: Uint8Array, name: string, prepared: string}} PagePicture
+ * @typedef {import("./source.mjs").Picture} PagePicture
  * @typedef {{program: Program, network: BrowserNetwork | Promise<BrowserNetwork>, scores: string | null, classes: string[]}} Side
  *   a network; what its first output means (`scores`, `logits`, `softmax`, `sigmoid`, `log_softmax`; null: no classes);
  *   the names of its classes, or none
@@ -99,8 +99,8 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
       return best(first, sides[side]);
     },
     look: async (/** @type {Blob} */ file, /** @type {string} */ name) => {
-      const seen = await drawn(file, name, shape);
       const { inputs } = Object.values(sides)[0].program;
+      const seen = await drawn(file, name, inputs[0]);
       numbers = pixelsAsInput(inputs[0], withAlpha(seen.rgb));
       now = seen;
       ran.clear();
@@ -230,9 +230,10 @@ export function best({ shape, data }, { scores, classes }) {
 /**
  * A picture file as the network sees it: scaled until it covers the input, cut around its centre, grey where the input
  * has one channel.
- * @param {Blob} file @param {string} name @param {number[]} shape (c, h, w) @returns {Promise<PagePicture>}
+ * @param {Blob} file @param {string} name @param {import("./compute.mjs").Input} input @returns {Promise<PagePicture>}
  */
-async function drawn(file, name, [c, height, width]) {
+async function drawn(file, name, { shape, mean, std }) {
+  const [c, height, width] = shape;
   const image = await createImageBitmap(file).catch(() => { throw new Error(t("noPicture", { name })); });
   const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
@@ -246,8 +247,11 @@ async function drawn(file, name, [c, height, width]) {
   }
   const small = fitted(pixels, image.height, image.width, c, height, width);
   const rgb = c === 3 ? small : Uint8Array.from({ length: 3 * height * width }, (_, i) => small[Math.floor(i / 3)]);
-  return { h: height, w: width, rgb, name, prepared: t("preparedHere", { shape: [c, height, width].join("×") }) };
+  return { h: height, w: width, rgb, name, prepared: { made: "scaled", shape, mean: listed(mean), std: listed(std) } };
 }
+
+/** @param {ArrayLike<number>} numbers */
+const listed = (numbers) => Array.from(numbers, (v) => String(Number(v.toPrecision(6)))).join(", ");
 
 /** @param {Uint8Array} rgb */
 function withAlpha(rgb) {

@@ -10,7 +10,7 @@ import { fromHeld } from "./computing.mjs";
 import { fromPicture, fromServer } from "./source.mjs";
 import { fourCases, learner, presser, pressing, showStamp } from "./stamp.mjs";
 import { showWaste } from "./waste.mjs";
-import { percent, short, speak, spoken, t } from "./words.mjs";
+import { percent, preparation, short, speak, spoken, t } from "./words.mjs";
 
 const data = JSON.parse(document.getElementById("data")?.textContent ?? "{}");
 const bytes = (() => {
@@ -180,7 +180,7 @@ async function picture() {
   const canvas = h("canvas", { class: photo.w < 64 ? "pixels" : "", role: "img", "aria-label": photo.name || t("picture") });
   paintPicture(canvas, photo);
   const field = h("input", { type: "file", accept: "image/*", id: "file", class: "file", onchange: (/** @type {any} */ e) => e.target.files[0] && take(e.target.files[0]) });
-  box.replaceChildren(h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: photo.prepared }) : null)),
+  box.replaceChildren(h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: preparation(photo.prepared) }) : null)),
     source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : null);
 }
 

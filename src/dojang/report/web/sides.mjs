@@ -51,7 +51,7 @@ function changedSamples(waste, data) {
   const name = (/** @type {number} */ i) => data.overview.classes?.[i] ?? String(i);
   return h("section", {}, h("p", { text: t("answersChanged", { n: found.changed, all: found.samples }) }), h("div", { class: "maps" }, found.shown.map((/** @type {any} */ one) => {
     const canvas = h("canvas");
-    paintPicture(canvas, { h: one.h, w: one.w, rgb: Uint8Array.from(atob(one.rgb), (c) => c.charCodeAt(0)), name: "", prepared: "" });
+    paintPicture(canvas, { h: one.h, w: one.w, rgb: Uint8Array.from(atob(one.rgb), (c) => c.charCodeAt(0)), name: "", prepared: null });
     return h("figure", { class: "map" }, canvas, h("figcaption", { text: `${name(one.before)} → ${name(one.after)}` }));
   })));
 }

@@ -5,7 +5,9 @@
  * @typedef {import("./stamping.mjs").Taps} Taps
  * @typedef {{order: number[], strength: number[], low: number[], high: number[], h: number, w: number, tiles: Uint8Array}} Maps
  *   all channels by strength; the least and largest value of each map in `tiles`, which are 8-bit maps one after the other
- * @typedef {{h: number, w: number, rgb: Uint8Array, name: string, prepared: string}} Picture
+ * @typedef {{made: string, shape: number[], mean: string, std: string}} InputPreparation how an input was made; `made` is one
+ *   of "scaled", "pixels", "values", "as-they-stand" and "normalised-already"
+ * @typedef {{h: number, w: number, rgb: Uint8Array, name: string, prepared: InputPreparation|null}} Picture
  * @typedef {{index: number, name: string, score: number, probability: number}} Guess
  * @typedef {object} Source
  * @property {boolean} takesPictures
@@ -163,5 +165,5 @@ async function decoded(file, name) {
   const { data } = context.getImageData(0, 0, w, h);
   const rgb = new Uint8Array(3 * h * w);
   for (let i = 0; i < h * w; i++) for (let c = 0; c < 3; c++) rgb[3 * i + c] = data[4 * i + c];
-  return { h, w, rgb, name, prepared: "" };
+  return { h, w, rgb, name, prepared: null };
 }

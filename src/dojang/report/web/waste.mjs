@@ -39,7 +39,7 @@ function samples(s) {
   return h("div", { class: "maps" }, Array.from({ length: s.n }, (_, i) => {
     const [map, photo] = [h("canvas"), h("canvas")];
     paint(map, s.data.subarray(i * size, (i + 1) * size), s.h, s.w, reach);
-    paintPicture(photo, { h: s.ph, w: s.pw, rgb: s.rgb.subarray(3 * i * s.ph * s.pw, 3 * (i + 1) * s.ph * s.pw), name: "", prepared: "" });
+    paintPicture(photo, { h: s.ph, w: s.pw, rgb: s.rgb.subarray(3 * i * s.ph * s.pw, 3 * (i + 1) * s.ph * s.pw), name: "", prepared: null });
     return h("figure", { class: "map" }, photo, map, h("figcaption", { text: value(reachOf(s.data.subarray(i * size, (i + 1) * size))) }));
   }));
 }

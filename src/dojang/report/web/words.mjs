@@ -94,7 +94,13 @@ export const WORDS = {
   noSamples: ["this page holds no samples; start with --data DATA", "이 페이지에는 표본이 없습니다. --data DATA로 시작하세요"],
   noPicture: ["{name}: no picture that can be read", "{name}: 읽을 수 있는 사진이 아닙니다"],
   noKernelAnswer: ["the answer depends on a layer that this page cannot compute", "답이 이 페이지가 계산할 수 없는 층에 달려 있습니다"],
-  preparedHere: ["scaled and cropped to {shape}", "{shape}에 맞게 줄이고 자름"],
+  madeScaled: ["scaled and cropped to {shape}", "{shape}에 맞게 크기를 바꾸고 자름"],
+  madePixels: ["uint8 / 255", "uint8 / 255"],
+  madeValues: ["values", "값"],
+  madeAsTheyStand: ["values as they stand", "값을 그대로 씀"],
+  madeNormalisedAlready: ["values as they stand: floats count as normalised already, uint8 as pixels", "값을 그대로 씀: 실수는 이미 정규화된 것으로, uint8은 픽셀로 본다"],
+  normalisedBy: ["{made}, minus {mean}, over {std}", "{made}, {mean}을(를) 빼고 {std}(으)로 나눔"],
+  from0To1: ["{made}, values 0 to 1", "{made}, 값은 0–1"],
   lacking: ["Without a kernel in the browser: {names}. What depends on them is not shown; `dojang show` without -o computes it.", "브라우저용 커널이 없는 층: {names}. 여기에 달린 값은 보이지 않습니다. -o 없이 `dojang show`를 쓰면 계산합니다."],
   fieldSaid: ["Row {y}, column {x} of {layer} sees {h}×{w} pixels: rows {y0} to {y1}, columns {x0} to {x1}.", "{layer}의 {y}행 {x}열은 {h}×{w} 픽셀을 본다: {y0}–{y1}행, {x0}–{x1}열."],
   fieldPadding: ["What lies outside of the picture is padding.", "사진 밖은 패딩이다."],
@@ -165,6 +171,15 @@ export function t(key, values = {}) {
   const text = WORDS[key];
   if (!text) throw new Error(`no words for ${key}`);
   return text[language].replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+}
+
+const MADE = /** @type {Record<string, string>} */ ({ scaled: "madeScaled", pixels: "madePixels", values: "madeValues", "as-they-stand": "madeAsTheyStand", "normalised-already": "madeNormalisedAlready" });
+
+/** How an input was made, as `InputPreparation` of `app/prepared.py` says it in English. @param {import("./source.mjs").InputPreparation} prepared */
+export function preparation({ made, shape, mean, std }) {
+  const said = t(MADE[made], { shape: shape.join("×") });
+  if (made === "as-they-stand" || made === "normalised-already") return said;
+  return t(mean ? "normalisedBy" : "from0To1", { made: said, mean, std });
 }
 
 /** @param {number} n */
