@@ -129,7 +129,10 @@ class _Opened:
             return _Readable(found.shape, found.dtype, found.read, mode, found.alpha, found.orientation)
         picture: Picture = read_picture(self._path, self._most, reals=self._reals).upright()
         pixels = picture.pixels
-        read = lambda first, last: pixels[first:last]  # noqa: E731
+
+        def read(first: int, last: int) -> Any:
+            return pixels[first:last]
+
         return _Readable(pixels.shape, pixels.dtype, read, picture.mode, picture.alpha, 1)
 
     def __exit__(self, *error: object) -> None:

@@ -199,7 +199,10 @@ class _Columns(_Press):
             here = b.at(line, b.mul(e, self.kind.bytes))
             pixels = []
             for v in range(p.vectors):
-                load = lambda shift, v=v: self.vector(here, (shift + v * self.lanes) * self.kind.bytes)  # noqa: E731
+
+                def load(shift: Any, v: int = v) -> Any:
+                    return self.vector(here, (shift + v * self.lanes) * self.kind.bytes)
+
                 total = self.sum([(load(i), None if j < 0 else load(j), tap) for i, j, tap in p.along], False)
                 pixels.append(self.last(total))
             if p.target_kind == U8:
@@ -274,7 +277,10 @@ class _Columns(_Press):
         b = self.b
         lanes = v.type.count if isinstance(v.type, ir.VectorType) else 0
         wide = ir.VectorType(ir.IntType(32), lanes) if lanes else ir.IntType(32)
-        many = lambda x: ir.Constant(wide, [x] * lanes if lanes else x)  # noqa: E731
+
+        def many(x: Any) -> Any:
+            return ir.Constant(wide, [x] * lanes if lanes else x)
+
         product = ir.IRBuilder.mul(b, b.zext(v, wide), many(tap))
         return b.trunc(b.lshr(product, many(16)), v.type)
 

@@ -19,6 +19,7 @@ tile's rows are then summed down the columns; the rows that the next block needs
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dojang.base.record import plain_repr
 from dojang.filters.code.program import ByRows, Finish, OfSums
@@ -176,7 +177,10 @@ class _Doubled(_Press):
         the next block, one by one, take the places of the ones that are no longer needed.
         """
         b, a, p = self.b, self.b.arg, self.p
-        place = lambda r: b.at(self.sums, b.mul(r, self.row_bytes))  # noqa: E731
+
+        def place(r: Any) -> Any:
+            return b.at(self.sums, b.mul(r, self.row_bytes))
+
         b.loop(0, p.kh, 1, lambda r, _: load(b.add(a.y0, r), place(r)))
         zero = b.const(self.kind, 0)
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import llvmlite.ir as ir
 import numpy as np
@@ -401,7 +401,9 @@ class _Loops(_Press):
     ) -> list[list[Value]]:
         """Σ ⌊both · tap / 2^16⌋ for each line, with both = (x + y) · 2^7, or for a `mean` ⌊(x + y + 1) / 2⌋."""
         b = self.b
-        const = lambda v: b.const(self.kind, v)  # noqa: E731
+
+        def const(v: Any) -> Any:
+            return b.const(self.kind, v)
 
         def product(t, sums):
             tap = b.splat_load(b.at(taps, b.mul(t, self.size)), self.kind)
@@ -462,7 +464,10 @@ class _Loops(_Press):
 
     def shifted(self, total: Value, add: str, by: str) -> Value:
         b = self.b
-        wide = lambda v: b.splat(b.trunc(v, I32.ir), self.lanes)  # noqa: E731
+
+        def wide(v: Any) -> Any:
+            return b.splat(b.trunc(v, I32.ir), self.lanes)
+
         return b.ashr(ir.IRBuilder.add(b, total, wide(self.of[add])), wide(self.of[by]))
 
     def finished(self, total: Value) -> Value:

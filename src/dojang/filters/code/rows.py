@@ -13,6 +13,7 @@ and nothing is touched outside.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import llvmlite.ir as ir
 
@@ -166,7 +167,10 @@ class _Press:
         first = b.mul(a.y0, p.stride[0])
         n_in = b.add(n, p.reach)
         edge, end = on_picture(b, x0, n_in)
-        load = lambda row, at: self.load_row(row, at, x0, n, n_in, edge, end)  # noqa: E731
+
+        def load(row: Any, at: Any) -> Any:
+            return self.load_row(row, at, x0, n, n_in, edge, end)
+
         b.loop(0, p.keep, 1, lambda i, _: load(b.add(first, i), b.at(self.buffer, b.mul(i, self.row_bytes))))
 
         def block(y, carry):
@@ -461,7 +465,10 @@ class _Press:
     def whole_pixel(self, total: Value, finish: Finish) -> Value | None:
         """16-bit sums to uint8 without floats, or None if the scale needs floats."""
         b, kind = self.b, self.kind
-        const = lambda v: b.const(kind, v)  # noqa: E731
+
+        def const(v: Any) -> Any:
+            return b.const(kind, v)
+
         if finish.magic:
             add, multiply, shift = finish.magic
             wide = ir.VectorType(ir.IntType(32), self.lanes)
