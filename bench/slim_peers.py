@@ -8,10 +8,10 @@
 can be stopped and given again: what is finished under --out is not done again. Every tool is asked for the same part of
 the multiplications (--macs) and tunes its result with the same loop for the same epochs, taught by the original; the
 control is the original tuned alike. With --minutes dojang tunes for as long as there is time, up to eight times the
-epochs of the others, so that accuracies are to be compared without it. Torch-Pruning cuts in steps until the target is reached, by magnitude, by group
-norm and by Taylor expansion, all layers compared (global) or those of one kind (isomorphic). Wall time is that of the
-whole job of one tool: cutting, tuning, choosing. Accuracies are those of the last epoch on a test part that chose
-nothing.
+epochs of the others, so that accuracies are to be compared without it. Torch-Pruning cuts in steps until the target is
+reached, by magnitude, by group norm and by Taylor expansion, all layers compared (global) or those of one kind
+(isomorphic). Wall time is that of the whole job of one tool: cutting, tuning, choosing. Accuracies are those of the
+last epoch on a test part that chose nothing.
 """
 
 from __future__ import annotations
@@ -211,9 +211,7 @@ def main() -> None:
     )
     text = [head(*MEASURES, threads=Machine.host().cores), f"{said}. Times: medians of one picture, in turns"]
     if args.minutes is not None:
-        text.append(
-            f"dojang had {args.minutes:g} minutes and may have tuned its result longer than the other tools did"
-        )
+        text.append(f"dojang had {args.minutes:g} minutes and may have tuned longer than the other tools")
     for name in args.networks:
         text += ["", *rows(task(name, args), args)]
         print("\n".join(text[-len(TOOLS) - 2 :]), flush=True)

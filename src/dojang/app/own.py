@@ -349,8 +349,8 @@ class _OwnSearch:
         ]
         self.race(runners)
         judged = [(one, runner, *self.against_control(runner)) for one, runner in zip(made, runners, strict=False)]
-        left = [j for j in judged if not j[1].reason] or [max(judged, key=lambda j: (len(j[1].curve), j[1].score))]
-        best = min(left, key=lambda j: j[3] if j[3] is not None else j[0].moved)
+        left = [j for j in judged if not j[1].reason]  # the one that the race left, or none where all failed
+        best = left[0] if left else max(judged, key=lambda j: (len(j[1].curve), j[1].score))
         points = None if best[3] is None else self.points(best[3])
         enough = not best[1].failed and (asked.allowed is None or points is None or points <= asked.allowed + 1e-9)
         for one in made:

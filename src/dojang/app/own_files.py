@@ -108,73 +108,65 @@ def labelled(net: Any, data: Any, most: int = LABELLED) -> tuple[np.ndarray, np.
     return np.concatenate(x), np.concatenate(y)
 
 
-def own_way(
-    net: Any,
-    data: Any,
-    asked: OwnRequest,
-    tune: Callable[..., Any] | None,
-    evaluate: Callable[[Any], Any] | None,
-    where: Where,
-    means: tuple[Any, ...],
-    output: str | Path | None,
-    force: bool,
-    resume: bool,
-    told: ProgressDisplay,
-) -> Slimming:
+@dataclass(frozen=True)
+class OwnJob:
+    """One slimming by the owner's loop: what is slimmed, on which data, by which functions, and where files go.
+
+    `means`: how samples from files are read and normalised, in the order of `asked_of`.
+    """
+
+    net: Any
+    data: Any
+    asked: OwnRequest
+    tune: Callable[..., Any] | None
+    evaluate: Callable[[Any], Any] | None
+    where: Where
+    means: tuple[Any, ...]
+    output: str | Path | None
+    force: bool
+    resume: bool
+    told: ProgressDisplay
+
+
+def own_way(job: OwnJob) -> Slimming:
     """Slimming by the owner's loop, or at once, with its files where a folder is named.
 
     Under `torchrun` process 0 searches and writes, and all tune; the others get the result without its module.
     """
-    if output is None and resume:
+    if job.output is None and job.resume:
         raise UsageError("resume needs the output folder of the slimming that was interrupted")
-    module = _module(net, where)
+    module = _module(job.net, job.where)
     by_owner = opened()
     with together() as processes:
         if processes.size == 1:
-            return _led(net, module, data, asked, tune, evaluate, where, means, output, force, resume, told)
+            return _led(job, module)
         beside, lead = SideBySide(processes, by_owner), Lead(processes)
         if not processes.rank:
-            return lead.through(
-                lambda: _led(
-                    net, module, data, asked, tune, evaluate, where, means, output, force, resume, told, lead, beside
-                ),
-                lambda done: replace(done, module=None),
-            )
+            return lead.through(lambda: _led(job, module, lead, beside), lambda done: replace(done, module=None))
         with TemporaryDirectory() as nothing:
-            loop = OwnLoop(module, tune, evaluate, TuningStore(Path(nothing)))
+            loop = OwnLoop(module, job.tune, job.evaluate, TuningStore(Path(nothing)))
             return take_part(processes, beside.work(loop.tune_once))
 
 
-def _led(
-    net: Any,
-    module: Any,
-    data: Any,
-    asked: OwnRequest,
-    tune: Callable[..., Any] | None,
-    evaluate: Callable[[Any], Any] | None,
-    where: Where,
-    means: tuple[Any, ...],
-    output: str | Path | None,
-    force: bool,
-    resume: bool,
-    told: ProgressDisplay,
-    lead: Lead | None = None,
-    beside: SideBySide | None = None,
-) -> Slimming:
+def _led(job: OwnJob, module: Any, lead: Lead | None = None, beside: SideBySide | None = None) -> Slimming:
     """What process 0 does, or the only one."""
-    samples, notes = _samples(module, data, where, means)
-    if output is None:
-        return slim_own(module, samples, asked, tune, evaluate, None, told, notes, lead, beside)
-    kept = Path(output) / UNFINISHED
+    samples, notes = _samples(module, job.data, job.where, job.means)
+
+    def slimmed(folder: Path | None) -> Slimming:
+        return slim_own(module, samples, job.asked, job.tune, job.evaluate, folder, job.told, notes, lead, beside)
+
+    if job.output is None:
+        return slimmed(None)
+    kept = Path(job.output) / UNFINISHED
     unfinished = kept.is_dir()
-    if unfinished and not resume and not force:
+    if unfinished and not job.resume and not job.force:
         raise UsageError(f"{kept}: holds an unfinished slimming; go on with resume, or begin anew with force")
-    with writing_folder(output, OWN_FILES, force or unfinished) as place:
-        if force and not resume:
+    with writing_folder(job.output, OWN_FILES, job.force or unfinished) as place:
+        if job.force and not job.resume:
             shutil.rmtree(kept, ignore_errors=True)
-        done = slim_own(module, samples, asked, tune, evaluate, kept, told, notes, lead, beside)
-        told.stage("writing and checking the files")
-        done = write_own(done, {"net": _name(net), **asdict(asked)}, place, Path(output))
+        done = slimmed(kept)
+        job.told.stage("writing and checking the files")
+        done = write_own(done, {"net": _name(job.net), **asdict(job.asked)}, place, Path(job.output))
     shutil.rmtree(kept, ignore_errors=True)
     return done
 

@@ -194,6 +194,10 @@ class Shortener:
             made.append(replace(one, graph=again(one.module, one.graph), moved=moved))
         return sorted(made, key=lambda one: one.moved)
 
+    def told_sets(self, done: int, total: int) -> None:
+        """So many of the sets of channels were looked at."""
+        self.progress.step(done, total, "sets of channels")
+
     def built(
         self,
         own: Own,
@@ -207,9 +211,8 @@ class Shortener:
         """The narrower module before its norms are measured; None where nothing can go."""
         for _ in range(3):
             key = _weighing(ranking), tuple(sorted(tied.frozen))
-            told = lambda step, of: self.progress.step(step, of, "sets of channels")  # noqa: E731
             if key not in known:
-                known[key] = ladders(own.graph, tied, seen, ranking, self.unit, residuals, told)
+                known[key] = ladders(own.graph, tied, seen, ranking, self.unit, residuals, self.told_sets)
             offered = known[key]
             gone = to_macs(own.graph, tied, offered, ranking, macs)
             if not gone:

@@ -21,7 +21,7 @@ from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
 from dojang.app.open_export import write_open
 from dojang.app.own import OwnRequest
-from dojang.app.own_files import Where, labelled, own_way
+from dojang.app.own_files import OwnJob, Where, labelled, own_way
 from dojang.app.own_files import is_feed as _is_feed
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
@@ -237,7 +237,7 @@ def slim(
         if given is None:
             where = Where(weights, input_size, num_classes, val_data)
             means = (task, values, layout, mean, std)
-            return own_way(net, data, request, tune, evaluate, where, means, output, force, resume, told)
+            return own_way(OwnJob(net, data, request, tune, evaluate, where, means, output, force, resume, told))
         data, values = given, "as-is"
         input_size = given[0].shape[1:] if input_size is None else input_size
         mean, std = (0.0, 1.0) if mean is None and std is None else (mean, std)
