@@ -168,6 +168,7 @@ def main(folder: Path) -> None:
     graph = branched()
     Image.fromarray(sample(96, 144)).save(folder / "사진.png")
     Image.fromarray(sample(96, 144)[:, ::-1]).save(folder / "other.png")
+    Image.fromarray(sample(300, 600)).save(folder / "wide.png")
     checkpoint.save(graph, folder / "net.safetensors", force=True)
     checkpoint.save(long(), folder / "long.safetensors", force=True)
     values = values_of(graph, PictureInside(graph, folder / "사진.png").x)

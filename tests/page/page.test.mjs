@@ -263,6 +263,17 @@ test("another picture is taken, and what is none is refused in a sentence", { sk
   await page.context().close();
 });
 
+test("the stamp alone takes another picture as large as the command does, and names what is none", { skip }, async () => {
+  const { page } = await opened(on, file("stamp.html"));
+  await page.setInputFiles("#file", `${folder}/wide.png`);
+  await page.waitForFunction(() => document.querySelector("#photo figcaption")?.textContent.includes("wide.png"));
+  assert.deepEqual(await page.locator("#photo canvas").evaluate((c) => [c.width, c.height]), [448, 224]);
+  await page.setInputFiles("#file", { name: "no.png", mimeType: "image/png", buffer: Buffer.from("not a picture") });
+  await page.waitForSelector(".failed");
+  assert.match(await page.locator(".failed").textContent(), /no.png: no picture that can be read/);
+  await page.context().close();
+});
+
 test("a page in one file asks for nothing, and names with markup are harmless and whole", { skip }, async () => {
   const { page, complaints, requests } = await opened(on, file("net.html"));
   for (const name of ["stamp", "field", "maps"]) await tab(page, name);

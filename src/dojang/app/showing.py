@@ -104,7 +104,7 @@ def show(
         from dojang.app.holding import held_picture
 
         held = held_picture(_photo(image), Path(image).name if isinstance(image, str | Path) else "")
-        told = {**begun, "alone": True, "held": held.told}
+        told = {**begun, "alone": True, "held": held.told, "photo": PHOTO}
         if output is not None:
             return _written(STAMP, told, held, output, force)
         return _served(STAMP, told, {}, port, browser, held.content)

@@ -14,7 +14,7 @@
  */
 import { loadNetwork, pixelsAsInput } from "./compute.mjs";
 import { fitted, grey } from "./scaling.mjs";
-import { tiled } from "./source.mjs";
+import { heldPicture, readable, tiled } from "./source.mjs";
 import { t } from "./words.mjs";
 
 const TOP = 5;
@@ -37,10 +37,9 @@ export function fromHeld(held, bytes, waste) {
     sides[name] = { ...one, network };
   }
   const floats = (/** @type {number} */ at, /** @type {number} */ count) => new Float32Array(bytes.slice(at, at + 4 * count).buffer);
-  const { h, w, at, name, prepared } = held.picture;
   const s = held.samples;
   const samples = s && { n: s.n, ph: s.ph, pw: s.pw, inputs: floats(s.at, s.n * s.size), rgb: bytes.subarray(s.rgb, s.rgb + 3 * s.n * s.ph * s.pw) };
-  const picture = { h, w, name, prepared, rgb: bytes.subarray(at, at + 3 * h * w) };
+  const picture = heldPicture(held, bytes);
   return fromNetworks({ sides, picture, input: floats(held.input[0], held.input[1]), tiled, waste, samples });
 }
 
@@ -234,7 +233,7 @@ export function best({ shape, data }, { scores, classes }) {
  */
 async function drawn(file, name, { shape, mean, std }) {
   const [c, height, width] = shape;
-  const image = await createImageBitmap(file).catch(() => { throw new Error(t("noPicture", { name })); });
+  const image = await readable(file, name);
   const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
   context.drawImage(image, 0, 0);

@@ -7,7 +7,7 @@ import { forgetColours, paintPicture } from "./painting.mjs";
 import { showSides } from "./sides.mjs";
 import { showSight } from "./sight.mjs";
 import { fromHeld } from "./computing.mjs";
-import { fromPicture, fromServer } from "./source.mjs";
+import { fromPicture, fromServer, heldPicture } from "./source.mjs";
 import { fourCases, learner, presser, pressing, showStamp } from "./stamp.mjs";
 import { showWaste } from "./waste.mjs";
 import { percent, preparation, short, speak, spoken, t } from "./words.mjs";
@@ -56,15 +56,10 @@ let network = null;
 /** @type {{stop: () => void}|null} */
 let standing = null;
 
-const raw = async () => {
-  const held = data.held.picture;
-  return { h: held.h, w: held.w, name: held.name, prepared: held.prepared, rgb: bytes.subarray(held.at, held.at + 3 * held.h * held.w) };
-};
-
 async function start() {
   const wanted = data.lang || (navigator.languages ?? [navigator.language]).map((l) => l.slice(0, 2)).find((l) => l === "ko" || l === "en") || "en";
   speak(wanted);
-  source = data.alone ? fromPicture(await raw()) : data.server ? fromServer() : fromHeld(data.held, bytes, data.waste ?? null);
+  source = data.alone ? fromPicture(heldPicture(data.held, bytes), data.photo) : data.server ? fromServer() : fromHeld(data.held, bytes, data.waste ?? null);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); build(); });
   document.addEventListener("keydown", (e) => {
     const field = document.getElementById("search");

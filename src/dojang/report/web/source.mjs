@@ -127,10 +127,10 @@ export function tiled(v, first, most) {
 
 /**
  * A photo alone: its channels are the values of the one layer "picture".
- * @param {Picture} picture
+ * @param {Picture} picture @param {number} longest the longer side of other pictures is made no larger
  * @returns {Source}
  */
-export function fromPicture(picture) {
+export function fromPicture(picture, longest) {
   let now = picture;
   const values = async () => {
     const size = now.h * now.w;
@@ -147,17 +147,26 @@ export function fromPicture(picture) {
     picture: async () => now,
     effect: async () => { throw new Error(t("noStamp")); },
     answer: async () => [],
-    look: async (file, name) => { now = await decoded(file, name); },
+    look: async (file, name) => { now = await decoded(file, name, longest); },
     waste: async () => null,
     samples: async () => { throw new Error(t("noSamples")); },
     time: async () => null,
   };
 }
 
-/** A picture file, no larger than 224 pixels on its longer side. @param {Blob} file @param {string} name */
-async function decoded(file, name) {
-  const image = await createImageBitmap(file);
-  const scale = Math.min(1, 224 / Math.max(image.width, image.height));
+/** The picture that is in the page. @param {any} held what the page says of its bytes @param {Uint8Array} bytes @returns {Picture} */
+export function heldPicture(held, bytes) {
+  const { h, w, at, name, prepared } = held.picture;
+  return { h, w, name, prepared, rgb: bytes.subarray(at, at + 3 * h * w) };
+}
+
+/** A picture file that the browser can read, else an error that names it. @param {Blob} file @param {string} name */
+export const readable = (file, name) => createImageBitmap(file).catch(() => { throw new Error(t("noPicture", { name })); });
+
+/** A picture file, its longer side `longest` pixels at most. @param {Blob} file @param {string} name @param {number} longest */
+async function decoded(file, name, longest) {
+  const image = await readable(file, name);
+  const scale = Math.min(1, longest / Math.max(image.width, image.height));
   const [w, h] = [Math.max(1, Math.round(image.width * scale)), Math.max(1, Math.round(image.height * scale))];
   const canvas = Object.assign(document.createElement("canvas"), { width: w, height: h });
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));

@@ -372,7 +372,7 @@ export function showStamp(box, first, restore, more = []) {
     if (p.operation !== "conv" || !taps) {
       const result = pooled(input, start, p.operation, rows, columns);
       const seen = under(input, start, rows, columns);
-      tables.replaceChildren(h("div", { class: "channel" }, h("strong", { text: t("channel", { n: start }) }), grid(seen, columns.length, reachOf(seen.map((v) => v || 0)), t("window1"))));
+      tables.replaceChildren(h("div", { class: "channel" }, h("strong", { text: t("channel", { n: start }) }), grid(seen, columns.length, reachOf(seen.map((v) => v || 0)), t("window"))));
       equation.replaceChildren(h("span", { text: p.operation === "max" ? t("maxpool") : t("meanpool") }), " = ", number(result, "result"), ...afterwards(), where());
       return;
     }
@@ -388,7 +388,7 @@ export function showStamp(box, first, restore, more = []) {
     const size = taps.h * taps.w;
     tables.replaceChildren(...listed.map((c, i) => h("div", { class: "channel" },
       h("strong", {}, taps.c > 1 && !p.picture ? h("button", { type: "button", class: "plain", "aria-pressed": String(plane === c), onclick: () => { plane = c; const mark = planes.querySelector("[data-input-channel]"); if (mark) mark.textContent = String(start + c); moved(); } }, t("channel", { n: start + c })) : p.channelNames[start + c] ?? t("channel", { n: start + c })),
-      grid(windows[i], taps.w, inReach, t("window1")), h("span", { class: "sign", "data-sign": "×" }), tapGrid(taps, c * size, tapReach, start + c), h("span", { class: "sign", "data-sign": "=" }), number(parts[c], "part"))),
+      grid(windows[i], taps.w, inReach, t("window")), h("span", { class: "sign", "data-sign": "×" }), tapGrid(taps, c * size, tapReach, start + c), h("span", { class: "sign", "data-sign": "=" }), number(parts[c], "part"))),
       ...(order.length > MOST_SHOWN ? [h("p", { class: "rest" }, t("restOf", { n: order.length - MOST_SHOWN }), " ", number(rest, "rest"))] : []));
     const total = sum + taps.bias;
     equation.replaceChildren(h("span", { text: t("sum", { n: taps.c * size }) }), " ", number(sum, "sum"), " + ", h("span", { text: t("bias") }), " ", number(taps.bias, "bias"), " = ", number(total, "total"),

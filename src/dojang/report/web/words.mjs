@@ -40,7 +40,6 @@ export const WORDS = {
   loading: ["computing …", "계산 중 …"],
   negative: ["negative", "음수"],
   positive: ["positive", "양수"],
-  window1: ["window", "창"],
   taps: ["filter", "필터"],
   product: ["products", "곱의 합"],
   sum: ["sum of {n} products", "곱 {n}개의 합"],
