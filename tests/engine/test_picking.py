@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dojang import load
-from dojang.base.errors import DataError, ShapeError
+from dojang.base.errors import DataError, DojangError, ShapeError
 from dojang.engine.compiled import compile as compiled
 from dojang.engine.plan.held import Known, asked
 
@@ -299,3 +299,15 @@ def test_an_axis_that_is_not_there_is_an_error_not_another_axis(one: Any, arrays
     net = compiled(load(file_of([node("Neg", ["x"], ["v"]), one], {"x": x}, "a:f", arrays)))
     with pytest.raises(ShapeError, match="a: axis . of a tensor of 2 axes"):
         net.run(x)
+
+
+def test_sizes_below_0_are_errors_not_memory() -> None:
+    """Fewer than none of a line, and a window larger than its image, whose product of sizes is above 0."""
+    for one, shape in (
+        (node("TopK", ["v", "k"], ["a", "b"], axis=1), (2, 3)),
+        (node("MaxPool", ["v"], ["a", "b"], kernel_shape=[7, 7]), (1, 1, 4, 4)),
+    ):
+        x = np.zeros(shape, np.float32)
+        data = file_of([node("Neg", ["x"], ["v"]), one], {"x": x}, "a:f b:i", {"k": np.array([-1])})
+        with pytest.raises(DojangError):
+            compiled(load(data)).run(x)

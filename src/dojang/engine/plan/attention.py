@@ -147,7 +147,10 @@ class Attentions:
         keys = self.context.shape(found.key)[-1]
         depth = self.context.shape(found.query)[-1]
         *lead, queries, width = shape
-        of = lambda *s: strided.rows((*lead, *s))  # noqa: E731
+
+        def of(*sizes: int) -> tuple[int, ...]:
+            return strided.rows((*lead, *sizes))
+
         return AttentionTask(
             tuple(lead), queries, keys, depth, width, found.scale, of(queries, depth), (*of(depth, keys)[:-2], 1, keys),
             of(keys, width), of(queries, width),

@@ -472,6 +472,8 @@ class Reader:
                     continue
                 shape, kind = found[place] if place < len(found) else (None, "float32")
                 shape = shape if shape is not None else self.said.get(output)
+                if any(isinstance(size, int) and size < 0 for size in shape or ()):
+                    raise NotDone(f"gives the shape {shape}")
                 made.append(
                     self.emit(
                         STANDARD,

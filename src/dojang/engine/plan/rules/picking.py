@@ -253,7 +253,10 @@ def looked_up(context: PlanContext, group: Group, found: Sequence[Operand], x: S
     shape = context.shape(group.value)
     if len(shape) == len(x) + 1:
         at = group.node.attrs["batch_axis"]
-        split = lambda steps: (*steps[:at], steps[at] * shape[at + 1], *steps[at:])  # noqa: E731
+
+        def split(steps: tuple[int, ...]) -> tuple[int, ...]:
+            return *steps[:at], steps[at] * shape[at + 1], *steps[at:]
+
         x, indices = split(tuple(x)), [replace(i, steps=split(i.steps)) for i in indices]
     if len(shape) != len(x):
         return False
@@ -494,7 +497,11 @@ def pooled(context: PlanContext, group: Group) -> bool:
         kernel_, stride, dilation = (tuple(v) for v in (a["kernel_shape"], stride, dilation))
         task = windows(context, "max", x.shape, x.ld, shape, kernel_, stride, ends, dilation=dilation)
         return pooling(context, group, task)
-    wide = lambda v, one: (one, *v) if rank == 1 else tuple(v)  # noqa: E731
+
+    def wide(v: Sequence[int], one: int) -> tuple[int, int]:
+        """Of two dimensions; `one` for the one that is not there."""
+        return (one, v[0]) if rank == 1 else (v[0], v[1])
+
     task = PoolPlacesTask(
         x.channels, wide(x.shape[2:], 1), wide(shape[2:], 1), wide(a["kernel_shape"], 1), wide(stride, 1),
         wide(pads[:rank], 0), wide(dilation, 1), x.ld, shape[1],
