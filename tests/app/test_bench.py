@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dojang.app.benching import with_random_weights
 from dojang.engine.compiled import compile
@@ -38,8 +40,9 @@ def test_random_weights_keep_values_of_ordinary_size() -> None:
     assert 1e-3 < np.abs(y).max() < 1e3
 
 
-def test_plan_of_a_run(dojang: Command, tmp_path: object) -> None:
-    path = f"{tmp_path}/x.npy"
+def test_plan_of_a_run(dojang: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = "x.npy"
     np.save(path, np.zeros((1, 8, 8), np.float32))
     ran = dojang("run", "digits-cnn", path, "--plan")
     assert ran.code == 0

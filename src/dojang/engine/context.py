@@ -159,9 +159,8 @@ class Context:
             return array
         ends = self.asked.get(node.name)
         if ends is not None and array.size and not (ends[0] <= array.min() and array.max() <= ends[1]):
-            raise DataError(
-                f"{node.name}: an index is {array.min()} or {array.max()}, the axis has {int(ends[1]) + 1} places"
-            )
+            wrong = array.max() if array.max() > ends[1] else array.min()
+            raise DataError(f"{node.name}: an index is {wrong}, the axis has {int(ends[1]) + 1} places")
         return array.astype(np.float32, order="C")
 
     def host_call(

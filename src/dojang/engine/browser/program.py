@@ -158,13 +158,16 @@ def _precision(graph: Graph, weights: str | None, most_bytes: int) -> str:
     found = weights or next((kind for kind in ("float16", "int8") if sizes[kind] <= most_bytes), "int8")
     if sizes[found] <= most_bytes:
         return found
-    mb = lambda size: f"{size / 1e6:.3g} MB"  # noqa: E731
-    others = [f"weights={k!r} takes {mb(sizes[k])}" for k in WEIGHTS if sizes[k] <= most_bytes]
+    others = [f"weights={k!r} takes {_megabytes(sizes[k])}" for k in WEIGHTS if sizes[k] <= most_bytes]
     remedy = f"{'; '.join(others)}, or raise most_bytes" if others else "raise most_bytes, or use the server"
     raise UsageError(
-        f"{graph.name} has {numbers:,} weights, {mb(sizes[found])} as {found}; a page carries at most "
-        f"{mb(most_bytes)}: {remedy}"
+        f"{graph.name} has {numbers:,} weights, {_megabytes(sizes[found])} as {found}; a page carries at most "
+        f"{_megabytes(most_bytes)}: {remedy}"
     )
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.3g} MB"
 
 
 class _Writer:

@@ -70,7 +70,10 @@ def emit(task: EightMap, machine: Machine) -> Code:
     per = max(1, min(task.pixels, UNIT // max(1, task.channels)))
     parts = t.ceil_div(task.pixels, per)
     any_size = replace(task, pixels=0)
-    build = lambda name: write(name, any_size, machine)  # noqa: E731
+
+    def build(name: str) -> str:
+        return write(name, any_size, machine)
+
     return Code((Step(f"{NAME} {any_size}", build, lambda n: n * parts, (task.pixels, per, parts)),))
 
 

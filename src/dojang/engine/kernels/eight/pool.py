@@ -56,7 +56,10 @@ def emit(task: EightPool, machine: Machine) -> Code:
     total = prod(p.out_size)
     per = max(1, min(total, UNIT // max(1, p.channels * prod(p.kernel))))
     chunks = t.ceil_div(total, per)
-    build = lambda name: write(name, task, per, machine)  # noqa: E731
+
+    def build(name: str) -> str:
+        return write(name, task, per, machine)
+
     return Code((Step(f"{NAME} {task} {per}", build, lambda n: n * chunks),))
 
 

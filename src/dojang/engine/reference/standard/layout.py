@@ -89,7 +89,8 @@ def gather(call: OperatorCall) -> tuple[Array, ...]:
 
 def _within(indices: Array, size: int, kind: str) -> None:
     if indices.size and not (-size <= indices.min() and indices.max() < size):
-        raise DataError(f"{kind}: an index is {indices.min()} or {indices.max()}, the axis has {size} places")
+        wrong = indices.max() if indices.max() >= size else indices.min()
+        raise DataError(f"{kind}: an index is {wrong}, the axis has {size} places")
 
 
 def gather_elements(call: OperatorCall) -> tuple[Array, ...]:
