@@ -24,6 +24,8 @@ from dojang.base.errors import DojangError, ShapeError, UnsupportedError, UsageE
 from dojang.base.showing import first_line
 from dojang.base.wording import counted
 from dojang.formats.torch.read import attention as torch_attention
+from dojang.formats.torch.read import composed as torch_composed
+from dojang.formats.torch.read import composed_numbers as torch_composed_numbers
 from dojang.formats.torch.read import fourier as torch_fourier
 from dojang.formats.torch.read import layers as torch_layers
 from dojang.formats.torch.read import ops as torch_ops
@@ -42,7 +44,7 @@ from dojang.formats.torch.write.module import Network
 
 _HANDLERS = (
     torch_ops, torch_layers, torch_attention, torch_views, torch_places, torch_patches, torch_recurrent, torch_sampling,
-    torch_picking, torch_fourier,
+    torch_picking, torch_fourier, torch_composed, torch_composed_numbers,
 )  # fmt: skip
 """Imported for the handlers that they register."""
 

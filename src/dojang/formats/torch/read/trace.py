@@ -865,7 +865,7 @@ class Tracer:
 
     def replace(self, old: Traced, new: Traced) -> Traced:
         """`old` now stands for `new`; other views of its memory show it when they are read."""
-        if not isinstance(old, Traced) or old.sizes != new.sizes:
+        if not isinstance(old, Traced) or old.sizes != new.sizes or old.memory.copied:
             raise Stale(f"{self.place}: {self.func} changes a tensor in place")
         old.node = self.read(new)
         memory = old.memory
