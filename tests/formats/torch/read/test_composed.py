@@ -123,3 +123,16 @@ def test_what_is_written_by_a_mask_or_into_a_diagonal_shows(diagonal: bool) -> N
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     graph = from_module(Written(diagonal), (3, 4, 4))
     np.testing.assert_array_equal(run_reference(graph, x.numpy()).outputs[0], Written(diagonal)(x).numpy())
+
+
+def test_a_sum_of_three_inputs_counts_as_pytorch_takes_it() -> None:
+    """Two at a time from the left: 2 · 6 · 6 · 8 products of n, m and c, and again with d."""
+
+    class Three(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.einsum("bcn,bcm,bdm->bdn", x, x, x)
+
+    graph = from_module(Three(), (8, 6))
+    assert count(graph).total.macs == 2 * 6 * 6 * 8
+    x = torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(run_reference(graph, x.numpy()).outputs[0], Three()(x).numpy(), rtol=1e-5, atol=1e-5)
