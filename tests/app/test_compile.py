@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dojang
-from dojang.base.errors import ShapeError, UsageError
+from dojang.base.errors import DataError, ShapeError, UsageError
 
 torch = pytest.importorskip("torch")
 
@@ -166,8 +166,11 @@ def test_tokens_go_in_as_whole_numbers():
         assert found.dtype == torch.float32
         assert torch.allclose(found, right, atol=1e-6)
     assert np.allclose(run(tokens.numpy()), right.numpy(), atol=1e-6)
-    with pytest.raises(UsageError, match=r"above 2\^24 in size"):
+    assert dojang.load(net, input_size=(7,)).inputs[0].attrs["dtype"] == "int64"
+    with pytest.raises(DataError, match="an index is 16777217, the axis has 11 places"):
         run(torch.full((1, 7), 2**24 + 1))
+    with pytest.raises(UsageError, match="the input is float32; the network takes int64"):
+        run(tokens + 0.5)
 
 
 def test_whole_numbers_are_no_pictures(run, x):

@@ -305,7 +305,7 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
                 size = _in_order(onnx_bytes(path), size, str(path))
             return symbolised(read, _single(size, name), name) if _symbolic(size) else read(size)
         return with_size(import_module(f"dojang.formats.{READERS[suffix]}").load(path, weights=arrays), size)
-    if suffix in PROGRAMS or (suffix in STATE and _is_script(path)):
+    if suffix in PROGRAMS or (suffix and not names_code(name) and _is_script(path)):
         return _from_program(path, size, classes, arrays)
     if suffix in STATE:
         raise UsageError(

@@ -60,7 +60,7 @@ def borders(graph: Graph, found: Mapping[str, Tracked | None]) -> dict[str, tupl
 
     `found` is what `field.track` gives.
     """
-    sizes = {node.attrs["shape"][1:] for node in graph.inputs}
+    sizes = {(graph.unit_shapes[node.name] or ())[2:] for node in graph.inputs}
     if len(sizes) != 1:
         return dict.fromkeys(found)
     (image,) = sizes

@@ -289,7 +289,7 @@ def _field(graph: Graph, node: Node) -> list[Figure]:
         steps.append(_step(f"receptive field, axis {axis}", size))
         which = "" if span.line or not span.advance else f"; position {place} sees the most"
         steps.append(Figure(f"seen on axis {axis}", words=f"{span}{which}"))
-    image = next((n.attrs["shape"][1:] for n in graph.inputs), ())
+    image = next(((graph.unit_shapes[n.name] or ())[2:] for n in graph.inputs), ())
     for axis, (b, span, size) in enumerate(zip(row.border or (), row.field, image, strict=False)):
         low, high = span.at(0), span.at(b.places - 1)
         if low is None or high is None:

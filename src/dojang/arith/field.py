@@ -108,7 +108,7 @@ def covered(graph: Graph) -> tuple[Node, ...]:
     """
     if len(graph.inputs) != 1 or any(isinstance(s, Expr) for s in graph.inputs[0].attrs["shape"]):
         return ()
-    whole, spans, found = graph.inputs[0].attrs["shape"][1:], contents(graph), list[Node]()
+    whole, spans, found = image_size(graph), contents(graph), list[Node]()
     for node in graph.nodes:
         field = spans[node.inputs[0]] if node.op == "conv" else None
         if field is None or len(field) != len(whole) or not whole or max(node.attrs["kernel"]) == 1:
@@ -116,6 +116,11 @@ def covered(graph: Graph) -> tuple[Node, ...]:
         if all(span.size >= size for span, size in zip(field, whole, strict=True)):
             found.append(node)
     return tuple(found)
+
+
+def image_size(graph: Graph) -> tuple[int, ...]:
+    """The axes of the first input behind the batch and the channels."""
+    return (graph.unit_shapes[graph.inputs[0].name] or ())[2:]
 
 
 def _agreed(graph: Graph) -> dict[str, Field | None]:
@@ -176,7 +181,7 @@ def tracked(
 ) -> Tracked | None:
     """The field after one node, united over its inputs; with `read` over the features in these inputs."""
     if node.rule.field == "input":
-        rank = len(node.attrs["shape"]) - 1
+        rank = max(0, len(shapes[node.name] or ()) - 2)  # behind the axes of the batch and the channels
         return Tracked((PIXEL,) * rank, tuple(range(2, rank + 2)))
     sizes = [s for s in (shapes[i] for i in node.inputs) if s is not None]
     out = shapes[node.name]

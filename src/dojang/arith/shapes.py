@@ -346,6 +346,24 @@ def einsum_sizes(equation: str, shapes: Shapes) -> tuple[dict[str, int], str]:
     return sizes, right
 
 
+def einsum_pairs(equation: str) -> list[str]:
+    """The equations of a sum of several inputs, two at a time from the left, as PyTorch and ONNX Runtime take it: each
+    of what the ones before gave and the next input. One of at most two inputs is itself.
+
+    >>> einsum_pairs("bcn,bcm,bdm->bdn")
+    ['bcn,bcm->bnm', 'bnm,bdm->bdn']
+    """
+    left, _, right = equation.partition("->")
+    first, *terms = left.split(",")
+    made: list[str] = []
+    while len(terms) > 1:
+        needed = {*right, *"".join(terms[1:])}
+        kept = "".join(c for c in dict.fromkeys(first + terms[0]) if c in needed)
+        made.append(f"{first},{terms[0]}->{kept}")
+        first, *terms = kept, *terms[1:]
+    return [*made, f"{','.join((first, *terms))}->{right}"]
+
+
 def einsum_spread(equation: str, shapes: Shapes) -> tuple[str, list[tuple[int, ...]]]:
     """An einsum equation without the axes of one place whose index is larger elsewhere, and which these are, input by
     input: dropped, they mean the same.

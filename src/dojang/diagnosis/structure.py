@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dojang.arith.conv import by
-from dojang.arith.field import contents, covered
+from dojang.arith.field import contents, covered, image_size
 from dojang.arith.graph import Graph
 from dojang.evidence.finding import Finding
 
@@ -13,7 +13,7 @@ def coverage(graph: Graph) -> list[Finding]:
     findings, found = list[Finding](), covered(graph)
     spans = contents(graph) if found else {}
     for node in found:
-        whole, field = graph.inputs[0].attrs["shape"][1:], spans[node.inputs[0]] or ()
+        whole, field = image_size(graph), spans[node.inputs[0]] or ()
         findings.append(
             Finding(
                 node.name, "coverage", (), float(min(s.size / w for s, w in zip(field, whole, strict=True))), 1.0,

@@ -205,11 +205,15 @@ def _step(node: Node, shape: tuple[int, ...]) -> int | None:
 def constant_kernels(graph: Graph) -> Graph:
     """The network with plain convolutions where no input reaches the weights of a `dynamic_conv`.
 
-    What led to the weights alone is dropped; computed in float64, as is folding of batch norms. Other networks are
-    given back as they are.
+    What led to the weights alone is dropped; computed in float64, as is folding of batch norms. Layers whose input
+    size is decided by values keep their form. Other networks are given back as they are.
     """
     fixed = constants(graph) if any(node.op == "dynamic_conv" for node in graph.nodes) else set[str]()
-    found = [n for n in graph.nodes if n.op == "dynamic_conv" and n.inputs[1] in fixed and n.name not in fixed]
+    found = [
+        n for n in graph.nodes
+        if n.op == "dynamic_conv" and n.inputs[1] in fixed and n.name not in fixed
+        and graph.unit_shapes[n.inputs[0]] is not None
+    ]  # fmt: skip
     if not found:
         return graph
     values = computed(graph, {node.inputs[1] for node in found})
@@ -221,7 +225,7 @@ def constant_kernels(graph: Graph) -> Graph:
 def _plain(graph: Graph, node: Node, weight: tuple[int, ...]) -> Node:
     """The convolution that reads its weights from an array, under a name that no array has."""
     source = graph.unit_shapes[node.inputs[0]]
-    assert source is not None  # networks that run have no unknown operators
+    assert source is not None
     array = f"{node.name}.weight"
     while array in graph.weights:
         array += "_"

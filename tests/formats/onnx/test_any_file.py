@@ -125,6 +125,21 @@ def test_masks_and_choices_between_convolutions() -> None:
     assert count(graph).total.macs == 64 * (216 + 576)
 
 
+def test_kernels_that_the_file_computes_behind_a_size_that_values_decide() -> None:
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["s"], keepdims=0),
+        helper.make_node("NonZero", ["s"], ["z"]),
+        helper.make_node("Squeeze", ["z", "first"], ["i"]),
+        helper.make_node("Gather", ["x", "i"], ["p"], axis=2),
+        helper.make_node("Sigmoid", ["w"], ["v"]),
+        helper.make_node("Conv", ["p", "v"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    arrays = {"axes": np.array([0, 1, 2]), "first": np.array([0]), "w": array(5, 4, 3, 3)}
+    x = array(1, 4, 8, 8)
+    x[..., [1, 4]] = 0
+    same_as_onnxruntime(model(nodes, arrays, {"x": [1, 4, 8, 8]}), {"x": x})
+
+
 def test_boxes_that_values_choose_are_picked() -> None:
     """As detectors end: scores above a threshold, their places, their boxes, the best of them."""
     nodes = [
@@ -396,6 +411,49 @@ def test_inputs_that_differ_in_axis_0_and_single_numbers() -> None:
     assert count(graph).total.macs == 108 * 36
     sound = model([helper.make_node("Abs", ["x"], ["y"])], {}, {"x": (160,)})
     assert same_as_onnxruntime(sound, {"x": array(160)}).unit_shapes["x"] == (160,)
+
+
+def test_single_numbers_do_not_move_the_batch_of_other_inputs() -> None:
+    """A signal [1, samples] beside scalar settings: axis 0 is the batch, and the length may be given."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axis"], ["u"]),
+        helper.make_node("Conv", ["u", "w"], ["c"], strides=[4]),
+        helper.make_node("Clip", ["c", "low", "high"], ["y"]),
+    ]
+    arrays = {"axis": np.array([1]), "w": array(2, 1, 8)}
+    made = model(nodes, arrays, {"x": [1, "samples"], "low": [], "high": []})
+    graph = onnx_format.from_bytes(made.SerializeToString(), input_size={"x": (64,)})
+    assert count(graph).total.macs == 2 * 8 * 15
+    feeds = {"x": array(1, 64), "low": np.array(-0.5, F), "high": np.array(0.5, F)}
+    (right,) = ort.InferenceSession(made.SerializeToString()).run(None, feeds)
+    np.testing.assert_allclose(compile(graph, threads=1).run(feeds).outputs[0], right, rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_for_one_sample_beside_an_open_batch() -> None:
+    """The state has a batch of 1, the data an open one: the network is read for one sample."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        helper.make_node("GRU", ["t", "w", "r", "", "", "h0"], ["", "h"], hidden_size=4, linear_before_reset=1),
+        helper.make_node("Concat", ["h", "h0"], ["y"], axis=0),
+    ]
+    arrays = {"w": array(1, 12, 6), "r": array(1, 12, 4)}
+    made = model(nodes, arrays, {"x": ["batch", 5, 6], "h0": [1, 1, 4]})
+    graph = same_as_onnxruntime(made, {"x": array(1, 5, 6), "h0": array(1, 1, 4)})
+    assert count(graph).total.macs == 5 * 12 * (6 + 4)
+
+
+def test_a_file_for_one_sample_that_mixes_axis_0_counts_with_its_receptive_fields() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Concat", ["c", "c"], ["z"], axis=0),
+        helper.make_node("ReduceMean", ["z"], ["y"], axes=[0], keepdims=1),
+    ]
+    made = model(nodes, {"w": array(4, 3, 3, 3)}, {"x": [1, 3, 32, 32]}, opset=13)
+    graph = same_as_onnxruntime(made, {"x": array(1, 3, 32, 32)})
+    (layer,) = [row for row in count(graph).layers if row.op == "conv"]
+    assert layer.cost.macs == 16 * 16 * 4 * 27
+    assert [span.size for span in layer.field or ()] == [3, 3]
+    assert [b.before for b in layer.border or ()] == [1, 1]
 
 
 @pytest.mark.parametrize("kind", ["float16", "float64"])

@@ -287,8 +287,9 @@ def _of_type(graph: Graph, node: Node, x: Array) -> Array:
     if x.dtype.name == own:
         return x.astype(wanted)  # a type that NumPy does not have, from another package
     if x.dtype != wanted:
-        kinds = "biu" if wanted.kind in "iu" else wanted.kind
-        given = x.astype(wanted) if x.dtype.kind in kinds else x
+        kinds = "biuf" if wanted.kind in "iu" else wanted.kind
+        with np.errstate(invalid="ignore"):
+            given = x.astype(wanted) if x.dtype.kind in kinds else x
         if x.dtype.kind not in kinds or not np.array_equal(given, x):
             raise UsageError(f"{node.name}: the input is {x.dtype}; the network takes {own}")
         return given

@@ -14,7 +14,7 @@ from typing import Any
 
 from dojang.arith.attrs import Attr
 from dojang.arith.ops import OPS
-from dojang.arith.shapes import einsum_spread
+from dojang.arith.shapes import einsum_pairs, einsum_spread
 from dojang.arith.window import extent
 from dojang.base.errors import GraphError
 from dojang.formats.onnx.batch import any_depends
@@ -502,7 +502,10 @@ def einsum(reader: Reader, call: Call) -> Value:
         return reader.emit("einsum", *values, equation=equation)  # which says what does not fit
     equation, gone = einsum_spread(equation, shapes)
     values = [reader.emit("squeeze", v, axes=axes) if axes else v for v, axes in zip(values, gone, strict=True)]
-    return reader.emit("einsum", *values, equation=equation)
+    *pairs, last = einsum_pairs(equation)
+    for number, pair in enumerate(pairs):
+        values[:2] = [reader.emit("einsum", *values[:2], tag=f"pair{number}", equation=pair)]
+    return reader.emit("einsum", *values, equation=last)
 
 
 def plain(op: str, **renamed: tuple[str, float]) -> Rule:

@@ -101,8 +101,8 @@ def _read(
 ) -> tuple[Graph, list[bool]]:
     """The network, and the branches that were taken.
 
-    Axis 0 of the inputs is taken as the batch. If the file fixes all sizes and something does not fit that, its sizes
-    stay as they are, without a batch.
+    Axis 0 of the inputs is taken as the batch. If something does not fit that, the network is read for one sample
+    without a batch: at the sizes that the file fixes, and 1 where it leaves the batch open.
     """
     graph = model.get("graph")
     if graph is None:
@@ -110,8 +110,8 @@ def _read(
     model, graph = inlined(model, graph)
     own = model.get("producer_name") == "dojang"
     opset, used = _opset(model, graph), onnx_control.uses(graph)
-    fixed, first, error = _fixed(graph, input_size is not None), None, None
-    for whole in (False, True) if fixed and not own else (False,):
+    first, error = None, None
+    for whole in (False,) if own else (False, True):
         reader = Reader(opset, BATCH, used, folder=folder, ahead=ahead, own=own, whole=whole)
         reader.newer = onnx_older.newer if opset < 9 else None
         reader.runs = weights and ahead is None
@@ -120,14 +120,14 @@ def _read(
         except (UnsupportedError, GraphError, ShapeError, UsageError) as reason:
             if first is not None:
                 continue
-            if not (fixed and not own) or (whole and first is None):
+            if own or whole:
                 raise (reason if error is None or isinstance(error, NoBatch) else error) from None
             error = reason
             continue
-        strange = sum(d.op == UNKNOWN for d in reader.drafts)
+        strange = sum(d.op == UNKNOWN for d in reader.drafts), sum(d.shape is None for d in reader.drafts)
         if first is None or strange < first[2]:
             first = reader, outputs, strange
-        if not strange:
+        if not any(strange) or depends(reader.batch):  # with an open batch, what is strange may depend on it
             break
     assert first is not None
     reader, outputs, _ = first
@@ -192,13 +192,6 @@ def _as_said(reader: Reader, draft: Draft, value: Message) -> Draft:
     )  # fmt: skip
 
 
-def _fixed(graph: Message, given: bool = False) -> bool:
-    """Whether the file gives all sizes of all inputs; beside the first one, which a size that is `given` is without."""
-    held = {t.get("name", "") for t in graph.get("initializer", ())}
-    sizes = [_dims(v) for v in graph.get("input", ()) if v.get("name", "") not in held]
-    return all(dims is not None and None not in (dims[:1] if given else dims) for dims in sizes)
-
-
 OLD_FORMS: Mapping[str, tuple[str, int]] = {
     "Squeeze": ("axes", 11), "Unsqueeze": ("axes", 11), "Split": ("split", 11), "Dropout": ("ratio", 11),
     "Clip": ("min", 10), "Pad": ("pads", 10), "Slice": ("starts", 9), "BatchNormalization": ("spatial", 8),
@@ -236,11 +229,11 @@ def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None)
         raise NoBatch(f"inputs {', '.join(repr(v.get('name', '')) for v in inputs)} differ in axis 0 ({sorted(fixed)})")
     if any(dims is not None and len(dims) < 2 for dims in sizes) and all(closed) and not reader.whole:
         raise NoBatch("an input has no axis beside the batch")
-    if fixed and all(dims and dims[0] is not None for dims in sizes):
+    if fixed and all(dims == [] or (dims and dims[0] is not None) for dims in sizes):
         reader.batch = min(fixed)
     if reader.whole:
         reader.batch = 1
-    free = [_symbol(v, 0) for v, dims in zip(inputs, sizes, strict=True) if not dims or dims[0] is None]
+    free = [_symbol(v, 0) for v, dims in zip(inputs, sizes, strict=True) if dims is None or (dims and dims[0] is None)]
     free = free or sorted({
         _symbol(v, axis) for v, dims in zip(inputs, sizes, strict=True) for axis in range(1, len(dims or ()))
         if _symbol(v, axis).lower() in BATCHES
@@ -251,8 +244,9 @@ def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None)
             raise GraphError(f"two inputs are named {name!r}")
         if value.get("type", {}) and "tensor_type" not in value["type"]:
             raise UnsupportedError(f"input {name!r} is a sequence, a map or optional, which is not read")
-        axis = -1 if reader.whole else _batch_of(value, dims, free)
-        shape = _sized(name, dims, wanted, len(inputs), axis)
+        axis = _batch_of(value, dims, free)
+        shape = _sized(name, dims, wanted, len(inputs), axis, reader.whole)
+        axis = -1 if reader.whole else axis
         code = value.get("type", {}).get("tensor_type", {}).get("elem_type", 1)
         dtype = TYPES[code].name if code in TYPES else "float32"
         node = Node.of(name, "input", shape=shape, batch_axis=axis, dtype=dtype)
@@ -325,9 +319,17 @@ def _dims(value: Message) -> list[int | None] | None:
 
 
 def _sized(
-    name: str, dims: list[int | None] | None, wanted: InputSize | None, count: int, axis: int = 0
+    name: str, dims: list[int | None] | None, wanted: InputSize | None, count: int, axis: int = 0, single: bool = False
 ) -> tuple[int, ...]:
-    """The shape of one input without its batch, where the given size replaces what the file leaves open."""
+    """The shape of one input without its batch, where the given size replaces what the file leaves open.
+
+    With `single` the batch stays as an axis like others: of 1 where the file leaves it open.
+    """
+    if single:
+        dims = [1 if i == axis and d is None else d for i, d in enumerate(dims)] if dims is not None else None
+        axis, batch = -1, max(axis, 0)
+    else:
+        batch = 0
     if dims is not None and len(dims) > MOST_AXES:
         raise GraphError(f"input {name!r} has {len(dims)} axes; a tensor has at most {MOST_AXES}")
     rest = [d for i, d in enumerate(dims) if i != axis] if dims is not None else None
@@ -336,7 +338,7 @@ def _sized(
         given = None
     if given is not None:
         if axis < 0 and rest and len(given) == len(rest) - 1:
-            given = (rest[0] or 1, *given)  # without the first axis, as everywhere else
+            given = (*given[:batch], rest[batch] or 1, *given[batch:])  # without the batch, as everywhere else
         if rest is not None and len(given) != len(rest):
             raise UsageError(
                 f"input {name!r} has {len(rest)} axes after the batch, the input size {by(given)} does not"

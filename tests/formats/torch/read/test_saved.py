@@ -281,3 +281,38 @@ def test_frequencies_of_a_saved_file(kind, tmp_path):
         torch.jit.trace(Frames(), (x,)).save(file)
     got = Session(load(str(file), input_size=(48,))).run(x.numpy()).outputs[0]
     np.testing.assert_allclose(got, Frames()(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+class Words(nn.Module):
+    """Tokens, looked up and convolved; a factor with a default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.conv = nn.Embedding(11, 4), nn.Conv1d(4, 3, 3)
+
+    def forward(self, tokens: torch.Tensor, factor: float = 2.0):
+        return self.conv(self.table(tokens).transpose(1, 2)) * factor
+
+
+class Needs(nn.Module):
+    def forward(self, x: torch.Tensor, rate: int):
+        return x * rate
+
+
+def test_tokens_of_a_saved_file_are_whole_numbers(tmp_path) -> None:
+    net, tokens = Words().eval(), torch.randint(0, 11, (2, 7), generator=torch.Generator().manual_seed(0))
+    batch = {"tokens": {0: torch.export.Dim.DYNAMIC}}
+    torch.export.save(torch.export.export(net, (tokens,), dynamic_shapes=batch), tmp_path / "a.pt2")
+    torch.jit.script(net).save(str(tmp_path / "a.jit"))
+    for name in ("a.pt2", "a.jit"):
+        graph = load(str(tmp_path / name), input_size=(7,))
+        assert count(graph).total.macs == 5 * 4 * 3 * 3
+        right = net(tokens).detach().numpy()
+        given = tokens.numpy().astype(graph.inputs[0].attrs["dtype"])
+        np.testing.assert_allclose(Session(graph).run(given).outputs[0], right, rtol=1e-5, atol=1e-6)
+
+
+def test_a_script_that_needs_a_setting_says_which(tmp_path) -> None:
+    torch.jit.script(Needs()).save(str(tmp_path / "n.jit"))
+    with pytest.raises(UsageError, match=r"n\.jit: its forward needs rate \(int\) too"):
+        load(str(tmp_path / "n.jit"), input_size=(3,))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +58,12 @@ def _silent() -> Iterator[None]:
         yield
     finally:
         logging.disable(kept)
+
+
+ORDER: Mapping[str, Sequence[int]] = {
+    "batch_norm": (0, 3, 4, 1, 2, 5, 6, 7), "instance_norm": (0, 3, 4, 1, 2, 5, 6, 7), "embedding": (1, 0),
+}  # fmt: skip
+"""ATen's arguments in the order of `torch.nn.functional`, which the handlers have."""
 
 
 def replay(t: Tracer, program: Any, inputs: Sequence[Traced]) -> list[Any]:
@@ -120,6 +126,8 @@ def call(t: Tracer, target: Any, args: Any, kwargs: Any) -> Any:
             **kwargs,
         }
         args = args[:1]
+    if name in ORDER:
+        args = [args[k] for k in ORDER[name] if k < len(args)]
     if not traced and not t.wants(base, args, kwargs):
         return t.real(target, base, args, kwargs)
     if base in ("assert_scalar", "_assert_scalar", "_assert_tensor_metadata", "assert_tensor_metadata"):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dojang.arith.shapes import axis_of, einsum_spread
+from dojang.arith.shapes import axis_of, einsum_pairs, einsum_spread
 from dojang.base.errors import ShapeError
 from dojang.formats.torch.read.ops import Size, lowers, per_axis
 from dojang.formats.torch.read.trace import HANDLERS, MODULES, Handler, Traced, Tracer
@@ -196,7 +196,10 @@ def einsum(t: Tracer, equation: str, *operands: Any, path: Any = None) -> Any:
     values = [t.value(o) for o in operands]
     full, gone = einsum_spread(full_equation(equation, [v.dim() for v in values]), [v.sizes for v in values])
     values = [t.emit("squeeze", v, part="squeeze", axes=a) if a else v for v, a in zip(values, gone, strict=True)]
-    return t.emit("einsum", *values, equation=full)
+    *pairs, last = einsum_pairs(full)
+    for pair in pairs:
+        values[:2] = [t.emit("einsum", *values[:2], part="pair", equation=pair)]
+    return t.emit("einsum", *values, equation=last)
 
 
 def full_equation(equation: str, ranks: Sequence[int]) -> str:

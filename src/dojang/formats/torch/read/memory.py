@@ -35,7 +35,8 @@ class SharedMemory:
     """What stand-ins that share memory have in common.
 
     `node`: the node that makes the whole of it, before the writes in `written`, each of which is (the steps to the part
-    that was written, the node that makes the part's new value, its sizes). `version` counts writes.
+    that was written, the node that makes the part's new value, its sizes). `version` counts writes. `copied`: it stands
+    for a part of other memory, in which a write would have to show.
     """
 
     node: str
@@ -43,6 +44,7 @@ class SharedMemory:
     dtype: torch.dtype
     device: torch.device
     version: int = 0
+    copied: bool = False
     written: list[tuple[tuple[ViewStep, ...], str, tuple[int, ...]]] = field(default_factory=list)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any, cast
@@ -24,6 +25,8 @@ from dojang.base.errors import DojangError, ShapeError, UnsupportedError, UsageE
 from dojang.base.showing import first_line
 from dojang.base.wording import counted
 from dojang.formats.torch.read import attention as torch_attention
+from dojang.formats.torch.read import composed as torch_composed
+from dojang.formats.torch.read import composed_numbers as torch_composed_numbers
 from dojang.formats.torch.read import fourier as torch_fourier
 from dojang.formats.torch.read import layers as torch_layers
 from dojang.formats.torch.read import ops as torch_ops
@@ -42,7 +45,7 @@ from dojang.formats.torch.write.module import Network
 
 _HANDLERS = (
     torch_ops, torch_layers, torch_attention, torch_views, torch_places, torch_patches, torch_recurrent, torch_sampling,
-    torch_picking, torch_fourier,
+    torch_picking, torch_fourier, torch_composed, torch_composed_numbers,
 )  # fmt: skip
 """Imported for the handlers that they register."""
 
@@ -239,6 +242,7 @@ def graph_of(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     weighed = reachable(t.nodes, t.decided)
     live = reachable(t.nodes, outputs + [n.name for n in t.nodes if n.name in weighed and _costs(n)])
     nodes = tuple(n for n in t.nodes if n.name in live or n.op == "input")
+    nodes = _tokens(nodes, outputs, t.tokens)
     read = {n.array(role) for n in nodes if n.rule.params is not None for role in ROLES}
     added = {a for a in t.trained if a.endswith(".value")}
     idle = [name for name in t.arrays.values() if name in t.trained and name not in read and name not in added]
@@ -265,6 +269,27 @@ def graph_of(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     classes = {t.paths[id(m)]: type(m).__name__ for m in t.modules if t.paths[id(m)]}
     arrays = _weights(graph, t) if weights else {}
     return graph.replace(stored=store.stored, origins=origins, weights=arrays, modules=classes)
+
+
+def _tokens(nodes: tuple[Node, ...], outputs: Sequence[str], casts_of_tokens: Set[str]) -> tuple[Node, ...]:
+    """The nodes with an input of whole numbers where only embeddings read it, whose casts are then left out."""
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    as_whole = {
+        n.name: readers[n.name] for n in nodes
+        if n.op == "input" and n.attrs["dtype"] == "float32" and n.name in readers and n.name not in outputs
+        and all(r.name in casts_of_tokens and r.name not in outputs for r in readers[n.name])
+    }  # fmt: skip
+    if not as_whole:
+        return nodes
+    moved = {cast.name: name for name, casts in as_whole.items() for cast in casts}
+    return tuple(
+        n.with_attrs(dtype="int64") if n.name in as_whole
+        else replace(n, inputs=tuple(moved.get(i, i) for i in n.inputs))
+        for n in nodes if n.name not in moved
+    )  # fmt: skip
 
 
 def _costs(node: Node) -> bool:

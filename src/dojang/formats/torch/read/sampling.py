@@ -16,6 +16,8 @@ def embedding(t: Tracer, x: Any, weight: Any, *args: Any, **kwargs: Any) -> Any:
     """Rows of a table by computed numbers."""
     x, table = t.value(x), t.value(weight)
     whole = x if t.read(x) in t.whole else t.cast(x, torch.int64)
+    if whole is not x:
+        t.tokens.add(whole.node)
     return t.standard("Gather", (table, whole), (*x.sizes, table.sizes[-1]), axis=0)
 
 

@@ -15,7 +15,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from dojang.arith.graph import Graph
+from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import DojangError, FileError, UnsupportedError, UsageError
 from dojang.base.reading import cause, member, opened, zipped
 from dojang.base.showing import first_line
@@ -30,7 +31,7 @@ from dojang.formats.torch.read.export import replay
 from dojang.formats.torch.read.module import graph_of
 from dojang.formats.torch.read.script import follow
 from dojang.formats.torch.read.state import checked_bytes
-from dojang.formats.torch.read.trace import Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
 
 OPERATORS = re.compile(
     r"torch\.ops\.(aten|prim|prims|torchvision|quantized_decomposed)\.\w+(\.\w+)?"
@@ -86,10 +87,22 @@ def load_saved(path: Path, input_size: Any, weights: bool) -> Graph:
     sizes = _sizes(path.name, names, shapes, input_size, open_)
     root = _root(path.stem, {**program.state_dict, **_tensors(program.constants)}, program)
     # An open batch is a number that no other size is; a fixed one is what the program has.
-    t = Tracer(root, sizes, None if open_ else 1 if not shapes or not shapes[0] else int(shapes[0][0]))
+    batch = None if open_ else 1 if not shapes or not shapes[0] else int(shapes[0][0])
+    with suppress(Exception):  # most programs are read as they are; decomposing takes longer than reading
+        found = _graph(path, root, program, Tracer(root, sizes, batch), names, sizes, held, open_, weights)
+        if not any(node.op == UNKNOWN for node in found.nodes):
+            return found
+    program = _decomposed(path, program)
+    return _graph(path, root, program, Tracer(root, sizes, batch), names, sizes, held, open_, weights)
+
+
+def _graph(
+    path: Path, root: nn.Module, program: Any, t: Tracer, names: Sequence[str], sizes: Sequence[Size],
+    held: Sequence[Any], open_: bool, weights: bool,
+) -> Graph:  # fmt: skip
+    """The network of a program, operator by operator."""
     with t.active(follow=False):
-        inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
-        _typed(inputs, held)
+        inputs = [t.input(name, size, value.dtype) for name, size, value in zip(names, sizes, held, strict=True)]
         try:
             result: Any = replay(t, program, inputs)
             return graph_of(root, t, result, weights).replace(name=path.stem)
@@ -104,12 +117,6 @@ def load_saved(path: Path, input_size: Any, weights: bool) -> Graph:
             raise
         except Exception as error:
             raise UnsupportedError(f"{path.name}: {t.place}: {first_line(error)}") from error
-
-
-def _typed(inputs: Sequence[Traced], held: Sequence[Any]) -> None:
-    for value, like in zip(inputs, held, strict=True):
-        if isinstance(like, torch.Tensor) and not like.dtype.is_floating_point:
-            raise UnsupportedError(f"{value.node}: takes {like.dtype}; inputs of real numbers are read")
 
 
 def _sizes(name: str, names: Sequence[str], shapes: Sequence[Sequence[Any]], given: Any, open_: bool) -> list[Size]:
@@ -180,8 +187,14 @@ def _program(path: Path) -> Any:
         raise
     except Exception as error:
         raise FileError(f"{path}: is damaged or no exported program ({cause(error)})") from None
-    try:
+    with suppress(AttributeError):
         program._guards_code = []  # Python text, which is not run
+    return program
+
+
+def _decomposed(path: Path, program: Any) -> Any:
+    """The program in PyTorch's core operators, without writes in place."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return program.run_decompositions({})
@@ -265,13 +278,28 @@ def _script(path: Path, input_size: Any, weights: bool) -> Graph:
         if len(listed) > len(names):
             raise UsageError(f"{path.name}: takes {', '.join(names)}, {len(listed)} sizes were given")
         names, sizes = names[: len(listed)], [tuple(s) for s in listed]
+    defaults = _defaults(path, module, len(names))
     t = Tracer(module, sizes)
     with t.active(follow=False):
         inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
         try:
-            result = follow(t, module, graph, inputs)
+            result = follow(t, module, graph, [*inputs, *defaults])
         except DojangError:
             raise
         except Exception as error:
             raise UnsupportedError(f"{path.name}: {t.place}: {first_line(error)}") from error
         return graph_of(module, t, result, weights).replace(name=path.stem)
+
+
+def _defaults(path: Path, module: torch.jit.ScriptModule, given: int) -> list[Any]:
+    """What the forward takes behind the inputs that are given. Raises `UsageError` for what has no default."""
+    rest = list(module.forward.schema.arguments)[1 + given :]
+    for argument in rest:
+        if not argument.has_default_value():
+            kind = str(argument.type)
+            remedy = (
+                "give one size for each tensor, as --input-size '3,32,32;10'" if kind == "Tensor"
+                else "dojang reads networks of tensors; save one in which it is a constant"
+            )  # fmt: skip
+            raise UsageError(f"{path.name}: its forward needs {argument.name} ({kind}) too; {remedy}")
+    return [argument.default_value for argument in rest]

@@ -119,8 +119,6 @@ class Script:
         packet = getattr(getattr(torch.ops, space), name)
         if name.rstrip("_") in ("add", "sub") and len(args) == 3:
             kwargs["alpha"] = args.pop()
-        if name in ORDER:  # as the functions of `torch.nn.functional` take them
-            args = [args[k] for k in ORDER[name] if k < len(args)]
         result = call(t, getattr(packet, schema.overload_name or "default"), args, kwargs)
         return list(result) if len(list(node.outputs())) > 1 else [result]
 
@@ -141,11 +139,10 @@ class Script:
         return found
 
 
-def follow(t: Tracer, module: torch.jit.ScriptModule, graph: Any, inputs: Sequence[Traced]) -> Any:
-    """What the forward gives for stand-ins of its first inputs; the others are None."""
+def follow(t: Tracer, module: torch.jit.ScriptModule, graph: Any, inputs: Sequence[Any]) -> Any:
+    """What the forward gives for its inputs: stand-ins for tensors, and settings."""
     own, *names = [v.debugName() for v in graph.inputs()]
-    given = [*inputs, *[None] * (len(names) - len(inputs))]
-    values: dict[str, Any] = {own: Attribute(""), **dict(zip(names, given, strict=True))}
+    values: dict[str, Any] = {own: Attribute(""), **dict(zip(names, inputs, strict=True))}
     found = Script(t, module).block(graph, values)
     return found[0] if len(found) == 1 else tuple(found)
 
@@ -153,11 +150,6 @@ def follow(t: Tracer, module: torch.jit.ScriptModule, graph: Any, inputs: Sequen
 def _uninitialised(given: Sequence[Any]) -> None:
     return None
 
-
-ORDER: Mapping[str, Sequence[int]] = {
-    "batch_norm": (0, 3, 4, 1, 2, 5, 6, 7), "instance_norm": (0, 3, 4, 1, 2, 5, 6, 7), "embedding": (1, 0),
-}  # fmt: skip
-"""ATen's arguments in the order that the handlers have."""
 
 PRIM: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "prim::ListConstruct": list,

@@ -242,6 +242,7 @@ class Tracer:
         self.constants: dict[str, Traced] = {}
         self.replayed: dict[int, Traced] = {}
         self.whole: set[str] = set()
+        self.tokens: set[str] = set()  # casts of what an embedding looks up
         self.derived: dict[int, Derived] = {}
         self.unplaced: list[tuple[str, torch.Tensor]] = []
         self.reads: dict[int, list[tuple[str, torch.Tensor]]] = {}
@@ -361,11 +362,15 @@ class Tracer:
         finally:
             self.func = outer
 
-    def input(self, name: str, shape: Sequence[int]) -> Traced:
-        """An input node."""
+    def input(self, name: str, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Traced:
+        """An input node: of whole numbers or truth values where `dtype` is one of these, else of real numbers."""
         title = self.fresh(name=name if name not in self.reserved else f"{name}_input")
-        self.nodes.append(Node.of(title, "input", shape=tuple(shape)))
-        value = self.made(title, (self.batch, *shape))
+        whole = not dtype.is_floating_point
+        kind = {"dtype": str(dtype).removeprefix("torch.")} if whole else {}
+        self.nodes.append(Node.of(title, "input", shape=tuple(shape), **kind))
+        if whole:
+            self.whole.add(title)
+        value = self.made(title, (self.batch, *shape), dtype if whole else None)
         self.images.append(value)
         return value
 
@@ -865,7 +870,7 @@ class Tracer:
 
     def replace(self, old: Traced, new: Traced) -> Traced:
         """`old` now stands for `new`; other views of its memory show it when they are read."""
-        if not isinstance(old, Traced) or old.sizes != new.sizes:
+        if not isinstance(old, Traced) or old.sizes != new.sizes or old.memory.copied:
             raise Stale(f"{self.place}: {self.func} changes a tensor in place")
         old.node = self.read(new)
         memory = old.memory
