@@ -81,7 +81,7 @@ def emit(task: MatTask, machine: Machine) -> Code:
     parts = t.ceil_div(task.rows, per) * t.ceil_div(task.columns, v * machine.lanes(4)) * task.batch
     tile = tile_of(task, machine)
     recipe = f"{NAME} {task} {tile} {per}"
-    build = lambda name: Products(t.begin(name, machine), task, machine, tile, per).one_size()  # noqa: E731
+    build = lambda name: MatrixProducts(t.begin(name, machine), task, machine, tile, per).one_size()  # noqa: E731
     return Code((Step(recipe, build, lambda n: n * parts),))
 
 
@@ -107,12 +107,12 @@ def emit_open(task: MatTask, like: MatTask, machine: Machine) -> Code:
         b = t.begin(symbol, machine)
         rows, depth, columns, a_ld, b_ld, y_ld, per = t.sizes(b, 7)
         form = replace(task, batch=1, rows=rows, depth=depth, columns=columns, a_ld=a_ld, b_ld=b_ld, y_ld=y_ld)
-        return Products(b, form, machine, (p, v), per).any_size()
+        return MatrixProducts(b, form, machine, (p, v), per).any_size()
 
     return Code((Step(recipe, build, lambda n: n * parts, sizes),))
 
 
-class Products:
+class MatrixProducts:
     """The kernel of some products while it is written."""
 
     def __init__(self, b: Emit, task: MatTask, machine: Machine, tile: tuple[int, int], per: Any) -> None:
