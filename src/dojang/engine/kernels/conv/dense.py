@@ -1,7 +1,7 @@
 """Dense layers, bound by memory: the weights are read once, as they lie, (out, in) row by row.
 
-Few inputs meet one row of weights after the other, so that memory is one stream; four where weights stay in the second
-cache. Of more inputs some rows are multiplied with some rows of weights at a time: each weight vector read serves all
+Few inputs meet one row of weights after the other, so that memory is one stream; four where rows are long, or stay in
+the second cache. Of more inputs some rows are multiplied with some rows of weights at a time: each weight vector read serves all
 of these inputs. No packing, so no second copy of the weights. Also 1×1 convolutions of 1×1 images.
 """
 
@@ -26,6 +26,10 @@ AHEAD = 256
 """Bytes of a row that are fetched ahead, beyond its end those of the row that comes next. Of 128 to 4096 bytes this was
 the fastest: 1280 to 1000 numbers came from memory at 28 GB/s a row at a time, at 15 four rows at a time, fetched 1024
 bytes ahead within each row (one thread of a busy Zen 4, 2026)."""
+
+SHORT_ROW = 8 << 10
+"""Bytes of a row up to which few inputs meet one row after the other: at 4096 numbers and more AlexNet took 1.1 times as
+long so (the same machine)."""
 
 
 def offer(task: Task, machine: Machine) -> Offer | Refusal:
@@ -103,7 +107,7 @@ class Dense:
         def one() -> None:
             b.loop(first, last, 1, lambda o, _: b.loop(0, images, 1, lambda i, _: self.block(o, 1, i, 1))[:0])
 
-        if self.task.resident_ratio:
+        if self.task.resident_ratio or c.ic * self.size > SHORT_ROW:
             several()
         else:
             b.choose(b.less(images, self.most), one, several)
