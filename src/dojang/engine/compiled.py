@@ -24,6 +24,7 @@ from dojang.engine.eight import with_exact_weights
 from dojang.engine.kernels.eight.dot import gains
 from dojang.engine.kernels.task import on_line
 from dojang.engine.lanes import Lanes
+from dojang.engine.norms import layer_norms_joined
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import AnySize, Chosen, Request
 from dojang.engine.plan.network import plan_of
@@ -170,7 +171,7 @@ class Compiled:
             raise UsageError(f"batch size must be at least 1, got {batch_size}")
         check_arrays(graph)
         # A mapping of its own, so that weights can be let go one by one.
-        joined = scalars_joined(graph)
+        joined = scalars_joined(layer_norms_joined(graph))
         self._sizes = Sizes(joined, batch_size) if is_open(graph) else None
         self._settled = joined if self._sizes else with_exact_weights(settled(whole_numbers(joined)))
         if release:

@@ -35,15 +35,15 @@ def _hard_swish(graph: Graph, node: Node) -> Node | None:
     """The hard swish that a node is the last one of; the middle of it is read by nothing else."""
     by_six = {"div": 6.0, "mul": 1 / 6}.get(node.op)
     inner = _other(graph, node, by_six) if by_six else None
-    if inner is None or inner.op != "mul" or not _alone(graph, inner):
+    if inner is None or inner.op != "mul" or not alone(graph, inner):
         return None
     for x, gate in (inner.inputs, inner.inputs[::-1]) if len(inner.inputs) == 2 else ():
         clip = graph[gate]
-        if clip.op != "clip" or (clip.attrs["min"], clip.attrs["max"]) != (0.0, 6.0) or not _alone(graph, clip):
+        if clip.op != "clip" or (clip.attrs["min"], clip.attrs["max"]) != (0.0, 6.0) or not alone(graph, clip):
             continue
         moved = graph[clip.inputs[0]]
         source = _other(graph, moved, 3.0) if moved.op == "add" else None
-        if source is not None and source.name == x and _alone(graph, moved):
+        if source is not None and source.name == x and alone(graph, moved):
             return Node.of(node.name, "hard_swish", x)
     return None
 
@@ -53,18 +53,18 @@ def _other(graph: Graph, node: Node, number: float) -> Node | None:
     if len(node.inputs) != 2:
         return None
     for value, constant in (node.inputs, node.inputs[::-1])[: 1 if node.op == "div" else 2]:
-        held = _constant(graph, constant)
+        held = numbers_of(graph, constant)
         if held is not None and held.size == 1 and np.isclose(float(held.reshape(-1)[0]), number, rtol=1e-6, atol=0):
             return graph[value]
     return None
 
 
-def _alone(graph: Graph, node: Node) -> bool:
+def alone(graph: Graph, node: Node) -> bool:
     """Whether one node reads a value, and nobody else needs it."""
     return len(graph.consumers[node.name]) == 1 and node.name not in graph.outputs
 
 
-def _constant(graph: Graph, name: str) -> np.ndarray | None:
+def numbers_of(graph: Graph, name: str) -> np.ndarray | None:
     """The numbers of a constant; None for other nodes, and where they are many."""
     node = graph[name]
     if node.op != "constant" or prod(node.attrs["shape"]) > 1 << 14:
@@ -88,7 +88,7 @@ def _norms(graph: Graph) -> Graph:
             continue
         first, scale, shift = step
         last = node
-        while _alone(graph, last) and (step := _affine(graph, graph.consumers[last.name][0], last.name)) is not None:
+        while alone(graph, last) and (step := _affine(graph, graph.consumers[last.name][0], last.name)) is not None:
             last = graph.consumers[last.name][0]
             scale, shift = np.multiply(scale, step[1]), np.add(np.multiply(shift, step[1]), step[2])
             done.add(last.name)
@@ -111,7 +111,7 @@ def _norms(graph: Graph) -> Graph:
 def _worth(graph: Graph, source: str, first: Node, last: Node) -> bool:
     """A convolution's weights take the norm if nothing else reads it; else two steps become one."""
     before = graph[source]
-    return (before.op in ("conv", "conv_transpose") and _alone(graph, before)) or first is not last
+    return (before.op in ("conv", "conv_transpose") and alone(graph, before)) or first is not last
 
 
 def _channels(graph: Graph, name: str) -> int | None:
@@ -128,7 +128,7 @@ def _affine(graph: Graph, node: Node, source: str | None) -> tuple[str, float | 
     if node.op not in ("mul", "add", "sub", "div") or len(node.inputs) != 2:
         return None
     for value, constant in (node.inputs, node.inputs[::-1])[: 2 if node.op in ("mul", "add") else 1]:
-        held = _constant(graph, constant)
+        held = numbers_of(graph, constant)
         channels = _channels(graph, value)
         if held is None or channels is None or (source is not None and value != source) or value == constant:
             continue

@@ -16,11 +16,10 @@ from dojang.engine.reference.operators import apply, arrays_of, typed
 
 def settled(graph: Graph) -> Graph:
     """The network with `constant_kernels`, `summed_products`, `constants_once`, `products`, `strided_once`,
-    `narrow_transposed` and `shuffled_once`; one that has nothing of the kind as it is.
+    `even_windows`, `narrow_transposed` and `shuffled_once`; one that has nothing of the kind as it is.
     """
-    return shuffled_once(
-        narrow_transposed(strided_once(products(constants_once(summed_products(constant_kernels(graph))))))
-    )
+    known = products(constants_once(summed_products(constant_kernels(graph))))
+    return shuffled_once(narrow_transposed(even_windows(strided_once(known))))
 
 
 MOST_FOLDED = 1 << 24
@@ -192,6 +191,29 @@ def strided_once(graph: Graph) -> Graph:
             continue
         pool = Node.of(node.name, "maxpool", first.inputs[0], kernel=(1, 1), stride=(strides[2], strides[3]))
         moved |= {node.name: pool, first.name: ()}
+    return graph.edited(moved) if moved else graph
+
+
+def even_windows(graph: Graph) -> Graph:
+    """The network with every `adaptive_maxpool` on windows of one length: o of m windows over n places goes from
+    ⌊o·n/m⌋ to ⌈(o + 1)·n/m⌉, and where m does not divide n the last place of the shorter ones is looked up twice.
+    """
+    moved: dict[str, Node | tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        shapes = [graph.unit_shapes[n] for n in (*node.inputs, node.name)] if node.op == "adaptive_maxpool" else []
+        if not shapes or None in shapes or any(f"{node.name}.even{a}" in graph.by_name for a in range(9)):
+            continue
+        source, last = shapes[0] or (), node.inputs[0]
+        made: list[Node] = []
+        for axis, (n, m) in enumerate(zip(source[2:], (shapes[-1] or ())[2:], strict=True), 2):
+            if n % m:
+                windows = [range(o * n // m, -(-(o + 1) * n // m)) for o in range(m)]
+                longest = max(map(len, windows))
+                places = tuple(w[min(i, len(w) - 1)] for w in windows for i in range(longest))
+                made.append(Node.of(f"{node.name}.even{axis}", "gather", last, axis=axis, indices=places))
+                last = made[-1].name
+        if made:
+            moved[node.name] = (*made, Node.of(node.name, "adaptive_maxpool", last, **node.attrs))
     return graph.edited(moved) if moved else graph
 
 

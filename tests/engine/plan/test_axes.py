@@ -158,3 +158,14 @@ def test_powers(power):
     x = random(2, 5, 7)
     found = computed([N("k", "constant", shape=(1,), fill=power), N("y", "pow", "x", "k")], x)
     assert np.allclose(found, x.astype("f8") ** power, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "out"), [((9, 13), (3, 5)), ((7, 8), (5, 4)), ((11,), (7,)), ((3, 5, 4), (2, 3, 3))])
+def test_largest_under_uneven_windows(size, out):
+    x = random(2, 5, *size)
+    x[0, 0, 1] = np.nan
+    y = computed([N("y", "adaptive_maxpool", "x", out=out)], x)
+    wanted = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[len(size) - 1](
+        torch.from_numpy(x), out
+    )
+    assert np.array_equal(y, wanted.numpy(), equal_nan=True)

@@ -28,6 +28,7 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import ALGORITHMS
 from dojang.engine.kernels.task import Task
 from dojang.engine.lower.network import Lowered, lower
+from dojang.engine.norms import layer_norms_joined
 from dojang.engine.plan.choose import Plan
 from dojang.engine.plan.context import Request
 from dojang.engine.plan.network import plan
@@ -177,7 +178,7 @@ class _Writer:
         """`graph` at one size."""
         self.given = graph
         self.machine = Machine.cross("wasm")
-        ready = settled(whole_numbers(scalars_joined(graph)))
+        ready = settled(whole_numbers(scalars_joined(layer_norms_joined(graph))))
         for name in taps or ():
             graph[name]  # raises for a name that is not there
         whole = all(name in ready.by_name for name in taps or ())

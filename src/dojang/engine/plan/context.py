@@ -247,7 +247,7 @@ class PlanContext:
         if not self.kernels_can(group):
             self.on_host(group)
             return
-        rule = self.rules.of_rows.get(node.op) if self.sizes is None else None
+        rule = self.rules.of_rows.get(node.op)
         if rule is not None:
             if rule(self, group):
                 return

@@ -296,3 +296,19 @@ def test_all_kernels_compile_for_other_processors(isa):
 def test_words_are_distinct():
     words = (t.X, t.W, t.B, t.Y, t.R, t.N, t.S0, t.S1, t.AHEAD, t.BEHIND, t.LINES)
     assert sorted(words) == list(range(t.SIZES))
+
+
+@pytest.mark.parametrize("resident", [0.0, 2.0], ids=["from memory", "in the second cache"])
+@pytest.mark.parametrize("ic", [3, 70, 400])
+def test_dense_layers_of_few_and_many_images(ic, resident):
+    rng = np.random.default_rng(ic)
+    weight, bias = (rng.integers(-4, 5, s).astype("f4") for s in ((13, ic, 1), (13,)))
+    for machine in (HOST, *NARROW):
+        for turn, n in enumerate((0, 1, 3, 4, 9)):
+            conv = Conv.of(ic, 13, (1,), 1, n=n)
+            task = replace(Task.of(conv, activation=Activation("relu"), x_ld=ic + 2, y_ld=15), resident_ratio=resident)
+            x = rng.integers(-4, 5, (n, ic, 1)).astype("f4")
+            y = run(dense, task, machine, x, weight, bias, place=lambda a, at_end=turn % 2 == 0: guarded(a, at_end))
+            right = np.maximum(oracle(conv, x, weight, bias), 0)
+            assert np.array_equal(np.moveaxis(y[..., :13], -1, 1), right)
+            assert (y[..., 13:] == 7).all()

@@ -84,6 +84,11 @@ EXPRESSIONS = {
     "more": lambda m, x: (
         x.logsumexp((2, 3)) + x.tensor_split(2, 1)[1].mean((2, 3)) + x.logsumexp(2, keepdim=True)[..., 0, 1]
     ),
+    "splits": lambda m, x: (
+        x.tensor_split((1, -1), dim=2)[1].sum((2, 3)) + torch.tensor_split(x, indices=(2,), dim=1)[1].sum((2, 3))
+        + x.hsplit(3)[2].mean((2, 3)) + x.dsplit([3])[0].amax((2, 3)) + x.tensor_split(3, 2)[0].sum((2, 3))
+    ),
+    "nothing before": lambda m, x: torch.cat([x[:, :, :0, 1:], x[:, :, 0:, 1:]], 2) + x[..., 5:, :1].sum(),
     "divisor": lambda m, x: F.avg_pool2d(x, 2, padding=1, divisor_override=3),
 }  # fmt: skip
 

@@ -56,6 +56,8 @@ def through_parts(m, x):
     b.add_(a)
     parts = y.split([1, 3], dim=1)
     parts[1].neg_()
+    y.tensor_split([1], dim=1)[1].add_(2)
+    y.hsplit(2)[1].mul_(3)
     y.unbind(2)[1].zero_()
     y.narrow(3, 1, 2).fill_(5.0)
     y.select(1, 3).sub_(1)

@@ -1,7 +1,8 @@
 """Dense layers, bound by memory: the weights are read once, as they lie, (out, in) row by row.
 
-Some rows of weights are multiplied with some rows of inputs at a time: each weight vector read serves all of these
-inputs. No packing, so no second copy of the weights. Also 1×1 convolutions of 1×1 images.
+Few inputs meet one row of weights after the other, so that memory is one stream; four where rows are long, or stay in
+the second cache. Of more inputs some rows are multiplied with some rows of weights at a time: each weight vector read serves all
+of these inputs. No packing, so no second copy of the weights. Also 1×1 convolutions of 1×1 images.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ from dojang.native.emit import Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "dense"
-ROWS = 4  # rows of weights at a time: four streams from memory
+ROWS = 4  # rows of weights at a time, where they are not one
 UNIT_BYTES = COSTS.unit_dense_bytes
-AHEAD = 1024  # bytes of prefetch within a row
+AHEAD = 256
+"""Bytes of a row that are fetched ahead, beyond its end those of the row that comes next. Of 128 to 4096 bytes this was
+the fastest: 1280 to 1000 numbers came from memory at 28 GB/s a row at a time, at 15 four rows at a time, fetched 1024
+bytes ahead within each row (one thread of a busy Zen 4, 2026)."""
+
+SHORT_ROW = 8 << 10
+"""Bytes of a row up to which few inputs meet one row after the other: at 4096 numbers and more AlexNet took 1.1 times as
+long so (the same machine)."""
 
 
 def offer(task: Task, machine: Machine) -> Offer | Refusal:
@@ -91,9 +99,18 @@ class Dense:
             b.loop(0, many, self.most, lambda i, _: self.block(o, count, i, self.most))
             b.loop(many, images, 1, lambda i, _: self.block(o, count, i, 1))
 
-        b.loop(first, b.imin(last, whole), ROWS, lambda o, _: rows(o, ROWS))
-        if c.oc % ROWS:
-            b.choose(b.less(whole, last), lambda: rows(whole, c.oc % ROWS))
+        def several() -> None:
+            b.loop(first, b.imin(last, whole), ROWS, lambda o, _: rows(o, ROWS))
+            if c.oc % ROWS:
+                b.choose(b.less(whole, last), lambda: rows(whole, c.oc % ROWS))
+
+        def one() -> None:
+            b.loop(first, last, 1, lambda o, _: b.loop(0, images, 1, lambda i, _: self.block(o, 1, i, 1))[:0])
+
+        if self.task.resident_ratio or c.ic * self.size > SHORT_ROW:
+            several()
+        else:
+            b.choose(b.less(images, self.most), one, several)
         return b.finish()
 
     def block(self, o: Value, rows: int, image: Value, images: int) -> None:
@@ -103,41 +120,45 @@ class Dense:
         x = b.at(t.word(b, t.X), b.mul(image, task.x_ld * self.size))
         chains = 4 if images == 1 else 1  # one image alone: more sums, to cover the latency of additions
 
-        def k_step(k, acc, mask=None, ahead=True, part=0):
+        def k_step(k, acc, ahead, mask=None, part=0):
             acc = list(acc)
             at = b.mul(k, self.size)
             xs = [b.vload(b.at(x, at, i * task.x_ld * self.size), self.kind, mask=mask) for i in range(images)]
             for r in range(rows):
                 wr = b.at(w, at, r * c.ic * self.size)
-                if ahead:
-                    b.prefetch(b.at(wr, AHEAD))
+                b.prefetch(b.at(wr, ahead))
                 wv = b.vload(wr, self.kind, mask=mask)
                 for i in range(images):
                     j = (r * images + i) * chains + part
                     acc[j] = b.fma(wv, xs[i], acc[j])
             return acc
 
-        def several(k, acc):
+        def several(k, acc, ahead):
             for part in range(chains):
-                acc = k_step(b.add(k, part * lanes), acc, part=part)
+                acc = k_step(b.add(k, part * lanes), acc, ahead, part=part)
             return acc
 
         acc = [b.const(self.kind, 0.0)] * (rows * images * chains)
-        wide = lanes * chains
-        acc = b.loop(0, c.ic // wide * wide, wide, several, acc)
-        for part, k in enumerate(range(c.ic // wide * wide, c.ic, lanes)):
-            acc = k_step(k, acc, b.mask(c.ic - k, lanes), ahead=False, part=part)
+        wide, row = lanes * chains, c.ic * self.size
+        near = min(AHEAD, row)
+        turn, end = (row - near) // self.size // wide * wide, c.ic // wide * wide
+        far = near + (rows - 1) * row
+        acc = b.loop(0, turn, wide, lambda k, acc: several(k, acc, near), acc)
+        acc = b.loop(turn, end, wide, lambda k, acc: several(k, acc, far), acc)
+        for part, k in enumerate(range(end, c.ic, lanes)):
+            acc = k_step(k, acc, far, b.mask(c.ic - k, lanes), part=part)
+        count = ROWS if rows > 1 else 1
         for i in range(images):
-            total = b.vload(b.at(t.word(b, t.B), b.mul(o, self.size)), self.kind, ROWS)
+            total = b.vload(b.at(t.word(b, t.B), b.mul(o, self.size)), self.kind, count)
             sums = []
             for r in range(rows):
                 mine = acc[(r * images + i) * chains : (r * images + i + 1) * chains]
                 while len(mine) > 1:
                     mine = [b.fadd(mine[j], mine[j + 1]) for j in range(0, len(mine), 2)]
                 sums.append(b.sum(mine[0], self.kind))
-            vector = b.const(self.kind, 0.0, ROWS)
+            vector = b.const(self.kind, 0.0, count)
             for r, s in enumerate(sums):
                 vector = b.insert(vector, s, r)
             value = activate(b, b.fadd(total, vector), task.activation, self.kind)
             y = b.at(t.word(b, t.Y), b.mul(b.add(image, i), task.y_ld * self.size), b.mul(o, self.size))
-            b.vstore(value, y, self.kind, mask=b.mask(rows, ROWS))
+            b.vstore(value, y, self.kind, mask=b.mask(rows, count))

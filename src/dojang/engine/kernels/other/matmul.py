@@ -6,7 +6,8 @@ for each place of the axes between, with the weights as `a`; the product of two 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -16,11 +17,13 @@ from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.conv.direct import cycles
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, Value
+from dojang.native.emit import F32, Emit, Value
 from dojang.native.machine import Machine
 
 NAME = "matmul"
 UNIT_FLOPS = COSTS.unit_matmul_flops
+OPEN_ROWS = 8
+"""Rows of a tile whose code serves any size: each needs a register for its address."""
 
 
 @plain_repr
@@ -32,12 +35,12 @@ class MatTask:
     """
 
     batch: int
-    rows: int
-    depth: int
-    columns: int
-    a_ld: int
-    b_ld: int
-    y_ld: int
+    rows: Any  # whole numbers, or sizes that are known at run time
+    depth: Any
+    columns: Any
+    a_ld: Any
+    b_ld: Any
+    y_ld: Any
     shared: bool
     activation: Activation | None = None
 
@@ -76,34 +79,66 @@ def emit(task: MatTask, machine: Machine) -> Code:
     """One step; a unit is some rows of one block of columns, which stays in the cache of a core over the rows."""
     per, (_, v) = cut(task, machine), tile_of(task, machine)
     parts = t.ceil_div(task.rows, per) * t.ceil_div(task.columns, v * machine.lanes(4)) * task.batch
-    recipe = f"{NAME} {task} {tile_of(task, machine)} {per}"
-    return Code((Step(recipe, lambda name: write(name, task, machine), lambda n: n * parts),))
+    tile = tile_of(task, machine)
+    recipe = f"{NAME} {task} {tile} {per}"
+    build = lambda name: MatrixProducts(t.begin(name, machine), task, machine, tile, per).one_size()  # noqa: E731
+    return Code((Step(recipe, build, lambda n: n * parts),))
 
 
-def write(symbol: str, task: MatTask, machine: Machine) -> str:
-    """The kernel as IR text."""
-    b = t.begin(symbol, machine)
-    lanes, per, (most, vectors) = machine.lanes(4), cut(task, machine), tile_of(task, machine)
-    wide = vectors * lanes
-    parts, blocks = t.ceil_div(task.rows, per), t.ceil_div(task.columns, wide)
-    part, rest = b.urem(b.arg.unit, parts), b.udiv(b.arg.unit, parts)
-    block, product = b.urem(rest, blocks), b.udiv(rest, blocks)
-    first = b.mul(part, per)
-    last = b.imin(b.add(first, per), task.rows)
-    start = b.mul(block, 4 * wide)
-    a = t.word(b, t.W)
-    if not task.shared:
-        a = b.at(a, b.mul(product, 4 * task.rows * task.a_ld))
-    x = b.at(t.word(b, t.X), b.mul(product, 4 * task.depth * task.b_ld), start)
-    y = b.at(t.word(b, t.Y), b.mul(product, 4 * task.rows * task.y_ld), start)
+def open_tile(task: MatTask, machine: Machine) -> tuple[int, int]:
+    """(rows, vectors) of a register tile whose code serves any size: rows begin at addresses that are computed, so that
+    few are taken; the last block of columns takes as many vectors as the others.
+    """
+    vectors = t.ceil_div(task.columns, machine.lanes(4))
+    tiles = [(min(machine.tile_rows(v), OPEN_ROWS, task.rows), v) for v in range(1, min(4, vectors) + 1)]
+    return min(tiles, key=lambda tile: t.ceil_div(vectors, tile[1]) * cycles(*tile) / tile[0])
 
-    def tile(row: Any, rows: int, columns: int) -> None:
-        masks = [b.mask(columns - v, lanes) for v in range(0, columns, lanes)]
-        count = len(masks)
-        ar = b.at(a, b.mul(row, 4 * task.a_ld))
+
+def emit_open(task: MatTask, like: MatTask, machine: Machine) -> Code:
+    """Like `emit`, with code for matrices of any size."""
+    p, v = open_tile(task, machine)
+    wide = v * machine.lanes(4)
+    per = p * max(1, min(UNIT_FLOPS // max(1, 2 * task.depth * wide * p), t.ceil_div(task.rows, p)))
+    parts = t.ceil_div(task.rows, per) * t.ceil_div(task.columns, wide) * task.batch
+    sizes = (task.rows, task.depth, task.columns, task.a_ld, task.b_ld, task.y_ld, per)
+    recipe = f"{NAME} open {(p, v)} {task.shared} {task.activation}"
+
+    def build(symbol: str) -> str:
+        b = t.begin(symbol, machine)
+        rows, depth, columns, a_ld, b_ld, y_ld, per = t.sizes(b, 7)
+        form = replace(task, batch=1, rows=rows, depth=depth, columns=columns, a_ld=a_ld, b_ld=b_ld, y_ld=y_ld)
+        return MatrixProducts(b, form, machine, (p, v), per).any_size()
+
+    return Code((Step(recipe, build, lambda n: n * parts, sizes),))
+
+
+class MatrixProducts:
+    """The kernel of some products while it is written."""
+
+    def __init__(self, b: Emit, task: MatTask, machine: Machine, tile: tuple[int, int], per: Any) -> None:
+        """Decodes the unit: `per` rows of one block of columns of one product."""
+        self.b, self.task, self.lanes = b, task, machine.lanes(4)
+        self.most, self.vectors = tile
+        self.wide = self.vectors * self.lanes
+        parts, blocks = t.ceil_div(task.rows, per), t.ceil_div(task.columns, self.wide)
+        part, rest = b.urem(b.arg.unit, parts), b.udiv(b.arg.unit, parts)
+        self.block, product = b.urem(rest, blocks), b.udiv(rest, blocks)
+        self.first = b.mul(part, per)
+        self.last = b.imin(b.add(self.first, per), task.rows)
+        self.start = b.mul(self.block, self.wide)
+        start = b.mul(self.start, 4)
+        a = t.word(b, t.W)
+        self.a = a if task.shared else b.at(a, b.mul(product, 4 * task.rows * task.a_ld))
+        self.x = b.at(t.word(b, t.X), b.mul(product, 4 * task.depth * task.b_ld), start)
+        self.y = b.at(t.word(b, t.Y), b.mul(product, 4 * task.rows * task.y_ld), start)
+
+    def tile(self, row: Any, rows: int, masks: Sequence[Value | None]) -> None:
+        """`rows` rows by as many vectors as there are masks."""
+        b, task, lanes, count = self.b, self.task, self.lanes, len(masks)
+        ar = b.at(self.a, b.mul(row, 4 * task.a_ld))
 
         def step(k: Any, acc: list[Value]) -> list[Value]:
-            acc, xk = list(acc), b.at(x, b.mul(k, 4 * task.b_ld))
+            acc, xk = list(acc), b.at(self.x, b.mul(k, 4 * task.b_ld))
             vs = [b.vload(b.at(xk, 4 * lanes * v), F32, lanes, mask=mask) for v, mask in enumerate(masks)]
             for r in range(rows):
                 one = b.splat_load(b.at(ar, 4 * r * task.a_ld, b.mul(k, 4)), F32)
@@ -114,22 +149,45 @@ def write(symbol: str, task: MatTask, machine: Machine) -> str:
         acc = [b.const(F32, 0.0)] * (rows * count)
         acc = b.loop(0, task.depth, 1, step, acc)
         for r in range(rows):
-            out = b.at(y, b.mul(b.add(row, r), 4 * task.y_ld))
+            out = b.at(self.y, b.mul(b.add(row, r), 4 * task.y_ld))
             shift = b.splat_load(b.at(t.word(b, t.B), b.mul(b.add(row, r), 4)), F32) if task.shared else None
             for v, mask in enumerate(masks):
                 value = acc[r * count + v]
                 value = value if shift is None else b.fadd(value, shift)
                 b.vstore(activate(b, value, task.activation, F32), b.at(out, 4 * lanes * v), F32, mask=mask)
 
-    def some(columns: int) -> None:
-        whole = task.rows // most * most
-        b.loop(first, b.imin(last, whole), most, lambda row, _: tile(row, most, columns))
-        if task.rows > whole:
-            b.choose(b.less(whole, last), lambda: tile(whole, task.rows - whole, columns))
+    def one_size(self) -> str:
+        """The text for matrices of one size."""
+        b, task, most = self.b, self.task, self.most
 
-    full, left = divmod(task.columns, wide)
-    if full and left:
-        b.choose(b.less(block, full), lambda: some(wide), lambda: some(left))
-    else:
-        some(wide if full else left)
-    return b.finish()
+        def some(columns: int) -> None:
+            masks = [b.mask(columns - v, self.lanes) for v in range(0, columns, self.lanes)]
+            whole = task.rows // most * most
+            b.loop(self.first, b.imin(self.last, whole), most, lambda row, _: self.tile(row, most, masks))
+            if task.rows > whole:
+                b.choose(b.less(whole, self.last), lambda: self.tile(whole, task.rows - whole, masks))
+
+        full, left = divmod(task.columns, self.wide)
+        if full and left:
+            b.choose(b.less(self.block, full), lambda: some(self.wide), lambda: some(left))
+        else:
+            some(self.wide if full else left)
+        return b.finish()
+
+    def any_size(self) -> str:
+        """The text for any size, of as many rows as a tile has at least: the last tile begins early enough to be whole,
+        and computes some rows again.
+        """
+        b, task, lanes = self.b, self.task, self.lanes
+
+        def some(masks: Sequence[Value | None]) -> None:
+            b.loop(self.first, self.last, self.most,
+                   lambda row, _: self.tile(b.imin(row, task.rows - self.most), self.most, masks))  # fmt: skip
+
+        left = b.sub(task.columns, self.start)
+        b.choose(
+            b.less(left, self.wide),
+            lambda: some([b.mask(b.sub(left, v * lanes), lanes) for v in range(self.vectors)]),
+            lambda: some([None] * self.vectors),
+        )
+        return b.finish()

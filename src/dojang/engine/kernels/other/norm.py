@@ -10,7 +10,7 @@ over the last axis, where the pixels are what is normalised), or with one shared
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dojang.base.record import plain_repr
@@ -18,7 +18,7 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, Emit, Value
+from dojang.native.emit import F32, Emit, SizeValue, Value
 from dojang.native.machine import Machine
 
 NAME = "norm"
@@ -36,7 +36,7 @@ class NormTask:
 
     channels: int
     rows: int
-    pixels: int
+    pixels: Any  # a whole number, or a size that is known at run time
     groups: int
     x_ld: int
     y_ld: int
@@ -54,18 +54,39 @@ def offer(task: NormTask, machine: Machine) -> Offer:
 def emit(task: NormTask, machine: Machine) -> Code:
     """One step; a unit is what has means of its own: a group, or some vectors of channels of a row."""
     parts = task.groups or t.ceil_div(task.channels, VECTORS * machine.lanes(4))
-    return Code(
-        (Step(f"{NAME} {task}", lambda name: Norm(name, task, machine).text(), lambda n: n * task.rows * parts),)
-    )
+    form = replace(task, rows=0)  # the code does not depend on it
+    build = lambda name: Norm(t.begin(name, machine), form, machine).text()  # noqa: E731
+    return Code((Step(f"{NAME} {form}", build, lambda n: n * task.rows * parts),))
+
+
+def emit_open(task: NormTask, like: NormTask, machine: Machine) -> Code:
+    """Like `emit`, with code for any number of pixels, where there is more than one."""
+    if task.pixels < 2:
+        return emit(task, machine)
+    parts = task.groups or t.ceil_div(task.channels, VECTORS * machine.lanes(4))
+    form = replace(task, rows=0, pixels=0)
+
+    def build(name: str) -> str:
+        b = t.begin(name, machine)
+        (pixels,) = t.sizes(b, 1)
+        return Norm(b, replace(form, pixels=pixels), machine).text()
+
+    return Code((Step(f"{NAME} open {form}", build, lambda n: n * task.rows * parts, (task.pixels,)),))
 
 
 class Norm:
     """The kernel of one norm while it is written."""
 
-    def __init__(self, symbol: str, task: NormTask, machine: Machine) -> None:
-        """Sizes as Python ints."""
-        self.task, self.lanes = task, machine.lanes(4)
-        self.b: Emit = t.begin(symbol, machine)
+    def __init__(self, b: Emit, task: NormTask, machine: Machine) -> None:
+        """`b` is the builder of a new function."""
+        self.b, self.task, self.lanes = b, task, machine.lanes(4)
+
+    def count(self, channels: int) -> Value:
+        """How many numbers `channels` channels of all pixels are, in every lane."""
+        b, numbers = self.b, self.task.pixels * channels
+        if isinstance(numbers, SizeValue):
+            return b.splat(b.sitofp(numbers.value, F32.ir), self.lanes)
+        return b.const(F32, float(numbers))
 
     def text(self) -> str:
         """Decodes the unit."""
@@ -111,7 +132,7 @@ class Norm:
         b, task, lanes = self.b, self.task, self.lanes
         vectors = [(v, b.mask(channels - v, lanes)) for v in range(0, channels, lanes)]
         x, y = b.at(x, b.mul(first, 4)), b.at(y, b.mul(first, 4))
-        count = b.const(F32, float(task.pixels * task.share))
+        count = self.count(task.share)
 
         def shared(v: Value) -> Value:
             """The mean over the neighbours too: they exchange their sums."""
@@ -155,7 +176,7 @@ class Norm:
         x, y = b.at(x, b.mul(first, 4)), b.at(y, b.mul(first, 4))
         whole = wide // lanes * lanes
         tail = b.mask(wide - whole, lanes) if wide > whole else None
-        count = b.const(F32, float(wide * task.pixels))
+        count = self.count(wide)
 
         def every(vector: Any, state: list[Value]) -> list[Value]:
             """`vector(pixel, channel, state, mask)` on all vectors of the group; states of whole and last apart."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dojang.base.record import plain_repr
@@ -10,7 +10,7 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import exp, log
 from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, Emit, Value
+from dojang.native.emit import F32, Emit, SizeValue, Value
 from dojang.native.machine import Machine
 
 NAME = "softmax"
@@ -24,10 +24,10 @@ class SoftmaxTask:
     Where `rows` is not 0, along `pixels` instead, for each channel of each of `rows` rows of pixels per image.
     """
 
-    channels: int
-    pixels: int
-    x_ld: int
-    y_ld: int
+    channels: Any  # whole numbers, or sizes that are known at run time
+    pixels: Any
+    x_ld: Any
+    y_ld: Any
     log: bool = False
     rows: int = 0
 
@@ -42,7 +42,23 @@ def offer(task: SoftmaxTask, machine: Machine) -> Offer:
 def emit(task: SoftmaxTask, machine: Machine) -> Code:
     """One step; a unit is some pixels of one image."""
     parts = task.rows or t.ceil_div(task.pixels, chunk(task))
-    return Code((Step(f"{NAME} {task}", lambda name: write(name, task, machine), lambda n: n * parts),))
+    build = lambda name: write(t.begin(name, machine), task, chunk(task), machine)  # noqa: E731
+    return Code((Step(f"{NAME} {task}", build, lambda n: n * parts),))
+
+
+def emit_open(task: SoftmaxTask, like: SoftmaxTask, machine: Machine) -> Code:
+    """Like `emit`, with code for any number of channels and pixels."""
+    parts = task.rows or t.ceil_div(task.pixels, chunk(task))
+    form = SoftmaxTask(0, 0, 0, 0, task.log, min(1, task.rows))
+
+    def build(name: str) -> str:
+        b = t.begin(name, machine)
+        channels, pixels, x_ld, y_ld, per = t.sizes(b, 5)
+        sized = replace(form, channels=channels, pixels=pixels, x_ld=x_ld, y_ld=y_ld)
+        return write(b, sized, per, machine)
+
+    sizes = (task.channels, task.pixels, task.x_ld, task.y_ld, chunk(task))
+    return Code((Step(f"{NAME} open {form}", build, lambda n: n * parts, sizes),))
 
 
 def chunk(task: SoftmaxTask) -> int:
@@ -50,25 +66,31 @@ def chunk(task: SoftmaxTask) -> int:
     return max(1, min(task.pixels, (16 << 10) // (4 * task.channels)))
 
 
-def write(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
-    """The kernel as IR text."""
+def vectors(b: Emit, count: Any, lanes: int, state: list[Value], vector: Any) -> list[Value]:
+    """`vector(first, state, mask)` on `count` channels, `lanes` at a time; the last ones with a mask."""
+    whole = count // lanes * lanes
+    state = b.loop(0, whole, lanes, lambda o, s: vector(o, s, None), state)
+    last = lambda: list(vector(whole, state, b.mask(count - whole, lanes)) or state)  # noqa: E731
+    if isinstance(count, SizeValue):
+        return b.choose(b.less(whole, count), last, lambda: state)
+    return last() if count > whole else state
+
+
+def write(b: Emit, task: SoftmaxTask, per: Any, machine: Machine) -> str:
+    """The kernel as IR text; `per` pixels are a unit."""
     if task.rows:
-        return down(symbol, task, machine)
-    b = t.begin(symbol, machine)
-    lanes, c, per = machine.lanes(4), task.channels, chunk(task)
+        return down(b, task, machine)
+    lanes, c = machine.lanes(4), task.channels
     parts = t.ceil_div(task.pixels, per)
     image, part = b.udiv(b.arg.unit, parts), b.urem(b.arg.unit, parts)
     first = b.mul(part, per)
     last = b.imin(b.add(first, per), task.pixels)
     x = b.at(t.word(b, t.X), b.mul(image, 4 * task.pixels * task.x_ld))
     y = b.at(t.word(b, t.Y), b.mul(image, 4 * task.pixels * task.y_ld))
-    whole = c // lanes * lanes
-    tail = b.mask(c - whole, lanes) if c > whole else None
 
     def across(state: list[Value], vector: Any) -> list[Value]:
         """`vector` on all channels of a pixel."""
-        state = b.loop(0, whole, lanes, lambda o, s: vector(o, s, None), state)
-        return list(vector(whole, state, tail) or state) if tail is not None else state
+        return vectors(b, c, lanes, state, vector)
 
     def pixel(p: Any, _: Any) -> None:
         px, py = b.at(x, b.mul(p, 4 * task.x_ld)), b.at(y, b.mul(p, 4 * task.y_ld))
@@ -109,9 +131,8 @@ def write(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
     return b.finish()
 
 
-def down(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
+def down(b: Emit, task: SoftmaxTask, machine: Machine) -> str:
     """The kernel along pixels: a unit is one row of them, lanes are channels."""
-    b = t.begin(symbol, machine)
     lanes, c = machine.lanes(4), task.channels
     x = b.at(t.word(b, t.X), b.mul(b.arg.unit, 4 * task.pixels * task.x_ld))
     y = b.at(t.word(b, t.Y), b.mul(b.arg.unit, 4 * task.pixels * task.y_ld))
@@ -137,10 +158,7 @@ def down(symbol: str, task: SoftmaxTask, machine: Machine) -> str:
 
         b.loop(0, task.pixels, 1, share)
 
-    whole = c // lanes * lanes
-    b.loop(0, whole, lanes, lambda o, _: vector(o, None))
-    if c > whole:
-        vector(whole, b.mask(c - whole, lanes))
+    vectors(b, c, lanes, [], lambda o, _, mask: vector(o, mask))
     return b.finish()
 
 

@@ -42,7 +42,7 @@ def windowed(context: PlanContext, group: Group) -> bool:
 
 
 def largest_to_size(context: PlanContext, group: Group) -> bool:
-    """Maximum to a given size that divides the input's."""
+    """Maximum to a given size that divides the input's; `settle.even_windows` makes others so."""
     return adaptive(context, group, "max")
 
 

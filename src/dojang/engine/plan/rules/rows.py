@@ -116,8 +116,9 @@ def dense(context: PlanContext, group: Group) -> bool:
     x = in_rows(context, group.inputs[0])
     if x is None:
         return False
-    places, out = prod(shape[1:-1]), group.node.attrs["out"]
-    conv = Conv.of(shape[-1], out, (1, places), 1, n=shape[0])
+    out, open_ = group.node.attrs["out"], context.any_size(group)
+    problem_of = lambda shape: Conv.of(shape[-1], out, (1, prod(shape[1:-1])), 1, n=shape[0])  # noqa: E731
+    conv = problem_of(shape)
     task = Task(
         context.chosen_for(group, conv),
         x.ld,
@@ -128,12 +129,15 @@ def dense(context: PlanContext, group: Group) -> bool:
         context.strict,
         resident_ratio=context.resident_ratio,
     )
-    algorithm, seconds, refused = context.choose(task)
+    like = None if open_ is None else replace(task, conv=replace(problem_of(open_), n=task.conv.n))
+    algorithm, seconds, refused = context.choose(like or task, like is not None)
     if algorithm is fallback:
         return False
+    if like is not None:
+        seconds *= conv.macs * like.conv.n / max(1, like.conv.macs * conv.n)
     whole = context.fresh(turned(context.shape(group.value)))
     keep(context, group.value, whole)
-    convs.weighted(context, group, algorithm, task, seconds, refused, conv.macs, x, whole)
+    convs.weighted(context, group, algorithm, task, seconds, refused, conv.macs, x, whole, like)
     return True
 
 

@@ -18,7 +18,7 @@ from dojang.formats.torch.read import views
 from dojang.formats.torch.read.memory import SCATTERS, ViewStep, is_box
 from dojang.formats.torch.read.ops import lowers
 from dojang.formats.torch.read.trace import HANDLERS, Traced, Tracer
-from dojang.formats.torch.read.views import cut, expand, reshape
+from dojang.formats.torch.read.views import SPLIT_AXES, SPLITS, cut, expand, reshape, split_axis
 
 
 def as_list(index: Any, rank: int) -> list[Any]:
@@ -176,13 +176,15 @@ def box_of(whole: Traced, step: ViewStep) -> list[Any]:
         return as_list(given["index"], whole.dim())
     if step.name == "unbind":
         axis, item = axis_of((*step.args, step.kwargs.get("dim", 0))[0], whole.dim()), step.index
-    elif step.name in ("split", "split_with_sizes", "chunk"):
-        axis = axis_of(step.kwargs.get("dim", step.args[1] if len(step.args) > 1 else 0), whole.dim())
+    elif step.name in SPLITS:
+        dim = step.kwargs.get("dim", step.args[1] if len(step.args) > 1 else 0)
+        axis = axis_of(split_axis(step.name, dim, whole.dim()), whole.dim())
         with torch._C.DisableTorchFunction():
             size = step.args[0] if step.args else next(v for k, v in step.kwargs.items() if k != "dim")
-            parts = getattr(torch.Tensor, step.name)(torch.empty(whole.sizes[axis], device="meta"), size)
-        start = sum(len(p) for p in parts[: step.index])
-        item = slice(start, start + len(parts[step.index or 0]))
+            line = torch.arange(whole.sizes[axis], device="meta")
+            parts = getattr(torch.Tensor, "tensor_split" if step.name in SPLIT_AXES else step.name)(line, size)
+        part = parts[step.index or 0]
+        item = slice(part.storage_offset(), part.storage_offset() + len(part))
     elif step.name == "select":
         axis, item = axis_of(given["dim"], whole.dim()), given["index"]
     elif step.name == "narrow":
@@ -197,4 +199,5 @@ def box_of(whole: Traced, step: ViewStep) -> list[Any]:
 SCATTERS.update(dict.fromkeys("view unsafe_view view_as unflatten squeeze unsqueeze".split(), _reshaped))
 SCATTERS.update(dict.fromkeys("alias detach data dropout dropout2d".split(), _same))
 SCATTERS.update(dict.fromkeys("permute transpose swapaxes swapdims t T mT H movedim moveaxis".split(), _permuted))
-SCATTERS.update(dict.fromkeys("getitem select narrow slice split split_with_sizes chunk unbind".split(), _cut_out))
+SCATTERS.update(dict.fromkeys("getitem select narrow slice unbind".split(), _cut_out))
+SCATTERS.update(dict.fromkeys(SPLITS, _cut_out))

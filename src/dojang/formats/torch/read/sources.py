@@ -45,7 +45,7 @@ SOURCES: Table[tuple[str, ...]] = Table(
         "not": ("logical_not",),
         "concat": ("cat", "stack"),
         "transpose": ("permute", "transpose"),
-        "slice": ("getitem", "narrow", "chunk", "split"),
+        "slice": ("getitem", "narrow", "chunk", "split", "tensor_split"),
         "gather": ("index_select", "getitem"),
         "resize": ("interpolate",),
         "reduce_mean": ("mean",),

@@ -186,6 +186,8 @@ def getitem(t: Tracer, x: Any, index: Any) -> Any:
             if any(isinstance(v, torch.Tensor) for v in (item.start, item.stop, item.step)):
                 return NotImplemented
             value = cut(t, value, axis, item.start, item.stop, item.step or 1)
+            if not isinstance(value, Traced):  # without numbers, whatever the other axes keep
+                return torch.zeros((), dtype=x.dtype, device=t.device).expand(tuple(x.sizes))[tuple(items)]
             out_axis += 1
         elif isinstance(item, list | torch.Tensor):
             picks = torch.as_tensor(item)
@@ -258,22 +260,51 @@ def select_scatter(t: Tracer, x: Traced, src: Any, dim: int, index: int) -> Any:
     return slice_scatter(t, x, unsqueeze(t, src, axis), axis, begin, begin + 1)
 
 
-@lowers("split", "split_with_sizes", "tensor_split", "unsafe_split")
+SPLIT_AXES = {"hsplit": 1, "vsplit": 0, "dsplit": 2}
+"""Splits along an axis that their names say; of one axis, along that."""
+SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", *SPLIT_AXES)
+"""Functions whose results are consecutive slices that share memory with the whole."""
+
+
+def split_axis(name: str, dim: int, rank: int) -> int:
+    """The axis along which a function of `SPLITS` cuts."""
+    return min(SPLIT_AXES[name], rank - 1) if name in SPLIT_AXES else dim
+
+
+@lowers("split", "split_with_sizes", "unsafe_split")
 def split(t: Tracer, x: Traced, split_size_or_sections: Any = None, dim: int = 0, *, split_size: Any = None,
-          split_sizes: Any = None, sections: Any = None) -> Any:  # fmt: skip
+          split_sizes: Any = None) -> Any:  # fmt: skip
     """Consecutive slices of one size, or of given sizes."""
-    wanted = next(v for v in (split_size_or_sections, split_size, split_sizes, sections) if v is not None)
+    wanted = next(v for v in (split_size_or_sections, split_size, split_sizes) if v is not None)
     axis = axis_of(dim, x.dim())
     size = x.sizes[axis]
-    if t.func == "tensor_split":
-        if not isinstance(wanted, int):
-            return NotImplemented
-        wanted = [size // wanted + (i < size % wanted) for i in range(wanted)]
     sizes = [min(wanted, size - i) for i in range(0, size, wanted)] if isinstance(wanted, int) else list(wanted)
     if sum(sizes) != size:
         raise ShapeError(f"{t.place}: split into {sizes} does not make up {size}")
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return tuple(t_copy(t, cut(t, x, axis, s, s + n), x) for s, n in zip(starts, sizes, strict=True))
+
+
+@lowers("tensor_split", "hsplit", "vsplit", "dsplit")
+def tensor_split(t: Tracer, x: Any, indices_or_sections: Any = None, dim: int = 0, *, indices: Any = None,
+                 sections: Any = None, tensor_indices_or_sections: Any = None) -> Any:  # fmt: skip
+    """So many slices, the first ones longer by one; or slices that end where `indices` say, as Python's slices do."""
+    x = t.value(x)
+    given = (indices_or_sections, indices, sections, tensor_indices_or_sections)
+    wanted = next(v for v in given if v is not None)
+    if isinstance(wanted, torch.Tensor):
+        wanted = wanted.tolist()
+    axis = axis_of(split_axis(t.func, dim, x.dim()), x.dim())
+    size = x.sizes[axis]
+    if isinstance(wanted, int):
+        if t.func in SPLIT_AXES and size % wanted:
+            raise ShapeError(f"{t.place}: {size} places cannot be split into {wanted} equal parts")
+        ends = [i * (size // wanted) + min(i, size % wanted) for i in range(1, wanted)]
+    else:
+        ends = [int(i) for i in wanted]
+    return tuple(
+        t_copy(t, cut(t, x, axis, start, stop), x) for start, stop in zip([None, *ends], [*ends, None], strict=True)
+    )
 
 
 def t_copy(t: Tracer, value: Traced, source: Traced) -> Traced:
@@ -549,7 +580,8 @@ def sym_size(t: Tracer, x: Any, dim: int | None = None) -> Any:
 
 VIEWS |= set(
     "alias detach view reshape unsafe_view view_as reshape_as flatten unflatten permute transpose swapaxes swapdims t "
-    "T mT H movedim moveaxis squeeze unsqueeze getitem select narrow slice split split_with_sizes chunk unbind expand "
-    "expand_as broadcast_to contiguous to float data dropout dropout2d pad type type_as".split()
+    "T mT H movedim moveaxis squeeze unsqueeze getitem select narrow slice unbind expand expand_as broadcast_to "
+    "contiguous to float data dropout dropout2d pad type type_as".split()
 )
+VIEWS |= set(SPLITS)
 HANDLERS["__iter__"] = HANDLERS["iter"]
