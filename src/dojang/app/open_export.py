@@ -71,11 +71,13 @@ def _sized(graph: Graph) -> list[tuple[Graph, Array]]:
 def _answers_as(module: Any, graph: Graph) -> bool:
     """Whether the network answers as the module does."""
 
+    from dojang.training.modes import evaluating
     from dojang.training.observed import answers_to
 
     for sized, x in _sized(graph):
         try:
-            theirs = answers_to(module, x)
+            with evaluating(module):
+                theirs = answers_to(module, x)
             ours = Session(sized).run(x).outputs
         except (DojangError, ArithmeticError, ValueError):
             return False

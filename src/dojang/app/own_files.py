@@ -13,8 +13,9 @@ import numpy as np
 
 from dojang.app.code_pictures import how_to_normalise
 from dojang.app.networks import InputSize, is_module, load, names_code, torch_format
-from dojang.app.own import OwnRequest, slim_own
+from dojang.app.own import slim_own
 from dojang.app.own_loop import OwnLoop, TuningStore
+from dojang.app.own_search import OwnRequest
 from dojang.app.progress import ProgressDisplay
 from dojang.app.record import record
 from dojang.app.samples import asked_of, load_inputs
@@ -74,6 +75,15 @@ def _array_like(value: Any) -> bool:
     return isinstance(value, (np.ndarray, list)) or type(value).__module__.partition(".")[0] == "torch"
 
 
+def sample_size(net: Any, data: Any, layout: Any = None) -> tuple[int, ...] | None:
+    """The size of a sample of (x, y) where x holds real numbers as somebody's module takes them; None else."""
+    if not (is_module(net) or names_code(net)) or layout is not None or not isinstance(data, tuple) or len(data) != 2:
+        return None
+    x = np.asarray(data[0]) if isinstance(data[0], list) else data[0]
+    shape = tuple(np.shape(x))
+    return shape[1:] if "float" in str(getattr(x, "dtype", "")) and len(shape) > 1 else None
+
+
 LABELLED, LABELLED_BYTES = 60_000, 1 << 31
 """Labelled samples of a loader that are kept in memory for dojang's own loop, and their bytes, at most."""
 
@@ -86,15 +96,13 @@ def labelled(net: Any, data: Any, most: int = LABELLED) -> tuple[np.ndarray, np.
     if not is_module(net) or isinstance(data, np.ndarray) or hasattr(data, "dim") or hasattr(data, "__next__"):
         return None  # what can be read but once is not read for its labels
     from dojang.training.feeding import feed
+    from dojang.training.modes import evaluating
 
-    mode = net.training
-    net.eval()
     try:
-        fed = feed(data, net, most, most_bytes=LABELLED_BYTES)
+        with evaluating(net):
+            fed = feed(data, net, most, most_bytes=LABELLED_BYTES)
     except DojangError:
         return None  # whoever asks next says it
-    finally:
-        net.train(mode)
     if fed.rest is None:
         return None
     x, y = list[Any](), list[Any]()

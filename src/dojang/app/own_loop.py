@@ -281,7 +281,7 @@ class OwnLoop:
         shapes = _shapes(work)
         before, original = key_of("", work), key_of("", self.original)
         kept = deepcopy(self.original.state_dict())
-        mode = self.original.training
+        modes = {name: part.training for name, part in self.original.named_modules(remove_duplicate=False)}
         work.train()
         try:
             more = {"share": share} if self.in_parts else {}
@@ -289,7 +289,8 @@ class OwnLoop:
         except Exception as error:
             raise DataError(f"tune raised {_line(error)}{self.saved_said()}") from error
         finally:
-            self.original.train(mode)
+            for name, part in self.original.named_modules(remove_duplicate=False):
+                part.training = modes.get(name, part.training)
         if key_of("", self.original) != original:
             self.original.load_state_dict(kept)
             raise UsageError(

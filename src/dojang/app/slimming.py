@@ -20,9 +20,9 @@ from dojang.app.exporting import compare_answers, tolerance_of, write_checked
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
 from dojang.app.open_export import write_open
-from dojang.app.own import OwnRequest
-from dojang.app.own_files import OwnJob, Where, labelled, own_way
+from dojang.app.own_files import OwnJob, Where, labelled, own_way, sample_size
 from dojang.app.own_files import is_feed as _is_feed
+from dojang.app.own_search import OwnRequest
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
@@ -255,6 +255,7 @@ def slim(
         from dojang.training.world import choose_device
 
         require_precision(precision, choose_device(device))
+    input_size = sample_size(net, data, layout) if input_size is None else input_size
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
@@ -328,13 +329,10 @@ def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
         return done
     from dojang.formats.torch.write.narrow import narrowed
 
-    module = narrowed(net, graph, done.graph)
+    module, why = narrowed(net, graph, done.graph)
     if module is not None:
         return replace(done, module=module)
-    said = (
-        f"the module of the result is no {type(net).__name__} but a plain one: its code fixes sizes that have changed, "
-        "or an edit put other layers in place of one"
-    )
+    said = f"the module of the result is no {type(net).__name__} but a plain one: {why}"
     done = replace(done, module=torch_format().to_module(done.graph), about={"plain": type(net).__name__})
     if said in done.result.notes:  # by process 0
         return done
@@ -371,14 +369,22 @@ def found_out(
 def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: ProgressDisplay) -> float | None:
     """How good the network is as it came, on the samples that choices are made on; said before anything else.
 
-    Raises `DataError` where it answers no better than by always naming the most frequent class, unless all accuracy
-    may be lost.
+    Raises `DataError` where it answers no better than by always giving the same best answer (the most frequent class,
+    of several classes to a sample for each of them, the mean of amounts), unless all accuracy may be lost.
     """
     if task == "unlabelled" or not len(part):
         return None
     found = accuracy(scorer(graph, len(part)), part)
     progress.stage(f"as it came the network scores {found:.2%} ({METRICS[task]}) on {len(part)} selection samples")
     if task != "classification":
+        same = 0.0 if task == "regression" else float(np.mean([max(p, 1 - p) for p in part.y.mean(axis=0)]))
+        if max_drop < 100 and len(part) >= FEW and found <= same:
+            how = "R² is" if task == "regression" else "the part of labels that are right is"
+            raise DataError(
+                f"{graph.name}: {how} {found:.3g} on {len(part)} selection samples, and {same:.3g} by always giving "
+                "the same answer: no cut can be judged by that. Look at how samples are normalised (--mean and --std, or "
+                "--normalise), at the order of the labels, at their unit and at the weights"
+            )
         return found
     share = float(np.bincount(part.y).max()) / len(part)
     if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
@@ -459,6 +465,7 @@ def _work(
         result = in_bits(
             result, choice, seed, _judge(graph, choice, allowed, beside, result, evaluate, runtime, x), progress
         )
+    result = measured_by(result, METRICS[data.task])
     progress.stage("final figures")
     result = replace(result, graph=named(result.graph, graph, data))
     test = data.test if data.task != "unlabelled" else None
@@ -514,6 +521,16 @@ def with_control(result: SlimResult, beside: Control, score: Evaluate) -> SlimRe
         return result
     epochs = beside.epochs_of((result.finish["share"],))
     return replace(result, finish={**result.finish, "epochs": epochs, "teacher": beside.teacher})
+
+
+def measured_by(result: SlimResult, metric: str) -> SlimResult:
+    """The result whose checks say what they measured, where that is no accuracy."""
+    if metric == "accuracy":
+        return result
+    edits = tuple(replace(e, check={**e.check, "metric": metric}) if "accuracy_after" in e.check else e
+                  for e in result.edits)  # fmt: skip
+    finish = None if result.finish is None else {**result.finish, "metric": metric}
+    return replace(result, edits=edits, finish=finish)
 
 
 def drop_notes(result: SlimResult, max_drop: float, allowed: float, chosen_on: int, tested_on: int) -> tuple[str, ...]:
