@@ -382,7 +382,7 @@ def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: 
             how = "R² is" if task == "regression" else "the part of labels that are right is"
             raise DataError(
                 f"{graph.name}: {how} {found:.3g} on {len(part)} selection samples, and {same:.3g} by always giving "
-                "the same answer: no cut can be judged by that. Look at how samples are normalised (--mean and --std, or "
+                "the same answer: no cut can be judged by that. Look at how samples are normalised (--mean, --std, or "
                 "--normalise), at the order of the labels, at their unit and at the weights"
             )
         return found
