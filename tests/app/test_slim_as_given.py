@@ -1,4 +1,4 @@
-"""A module and samples as their owner has them: in any mode, in whole numbers, with buffers; nothing of it is guessed."""
+"""A module and samples as their owner has them: in any mode, in whole numbers, with buffers; nothing is guessed."""
 
 from __future__ import annotations
 

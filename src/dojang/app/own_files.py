@@ -223,7 +223,7 @@ def _name(net: Any) -> str:
 def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: Path) -> Slimming:
     """Writes the files into `place`, which becomes `target`."""
     from dojang.app.exporting import write_checked
-    from dojang.app.open_export import write_open
+    from dojang.app.open_export import module_answers, write_open
     from dojang.formats.torch.write.saved import save_slim
     from dojang.report.front_chart import front_chart, standing_alone
     from dojang.report.html_slim import slim_html
@@ -235,7 +235,7 @@ def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: 
     try:
         write_checked(done.graph, "safetensors", place / "model.safetensors")
         names.append("model.safetensors")
-        said = write_open(done.module, done.graph, place / "model.onnx") or write_checked(
+        said = write_open(module_answers(done.module), done.graph, place / "model.onnx") or write_checked(
             done.graph, "onnx", place / "model.onnx"
         )
         names.append("model.onnx")

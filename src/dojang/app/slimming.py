@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dojang.app.any_size import open_size
 from dojang.app.code_pictures import NormaliseBy, normalised_by, settled
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.eight_bits import Judge, check_bits, check_samples, in_bits
 from dojang.app.exporting import compare_answers, tolerance_of, write_checked
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
-from dojang.app.open_export import write_open
+from dojang.app.open_export import file_answers, module_answers, write_open
 from dojang.app.own_files import OwnJob, Where, labelled, own_way, sample_size
 from dojang.app.own_files import is_feed as _is_feed
 from dojang.app.own_search import OwnRequest
@@ -268,6 +269,8 @@ def slim(
     held = None if select is None else held_out(select, graph, means)
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
+    open_file = not is_module(net) and not names_code(net) and open_size(net) is not None
+    source = OpenSource(graph, lambda size: load(net, weights=weights, input_size=size)) if open_file else None
     targets = (target_macs, target_time, target_ms)
     tuned = (epochs, final_epochs, train_samples)
     asked = SlimRequest(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance,
@@ -302,7 +305,7 @@ def slim(
                 done = in_torch(_work(graph, samples, held, asked, kept_options, started, processes), net, graph)
                 told.stage("writing and checking the files")
                 settings = {"net": str(net), "data": samples.name, **asdict(asked), "weights": weights}
-                done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
+                done = write(done, samples, settings, place, Path(output), time.monotonic() - started, source)
             journal.remove()
             return done
 
@@ -624,14 +627,32 @@ def named(graph: Graph, before: Graph, data: Data) -> Graph:
     return graph.replace(meta={**before.meta, **known, "slimmed": f"from {before.name} on {data.name}"})
 
 
-def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, target: Path, seconds: float) -> Slimming:
+@dataclass(frozen=True)
+class OpenSource:
+    """A file that takes pictures of any size: the network at the size that was asked for, and at others."""
+
+    graph: Graph
+    at: Callable[[tuple[int, ...]], Graph]
+
+
+def write(
+    done: Slimming, data: Data, settings: dict[str, Any], place: Path, target: Path, seconds: float,
+    source: OpenSource | None = None,
+) -> Slimming:  # fmt: skip
     """Writes the four files into `place`, which becomes `target`, and checks the networks in them."""
     from dojang.report.front_chart import front_chart, standing_alone
     from dojang.report.html_slim import slim_html
     from dojang.report.json import dumps
 
     write_checked(done.graph, "safetensors", place / "model.safetensors")
-    opened = None if done.module is None else write_open(done.module, done.graph, place / "model.onnx")
+    file = place / "model.onnx"
+    opened = None
+    if done.module is not None:
+        opened = write_open(module_answers(done.module), done.graph, file)
+    elif source is not None:
+        opened = write_open(file_answers(source.at), source.graph, file, done.graph)
+        note = "the file that was read takes pictures of any size, what was written only those of the size given"
+        done = done if opened else replace(done, result=replace(done.result, notes=(*done.result.notes, note)))
     said = opened or write_checked(done.graph, "onnx", place / "model.onnx")
     if has_onnxruntime():
         import onnxruntime
