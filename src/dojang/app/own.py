@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dojang.app.networks import is_module, load, names_code, torch_format
-from dojang.app.own_loop import OwnLoop, TuningStore
+from dojang.app.own_loop import ABOUT, OwnLoop
 from dojang.app.own_result import slimming_of
 from dojang.app.own_search import OwnRequest, OwnSearch
 from dojang.app.own_timing import OwnTimes
@@ -26,6 +26,7 @@ from dojang.base.errors import DataError, DojangError, UnsupportedError, UsageEr
 from dojang.base.writing import remove_tree
 from dojang.report.results import Slimming
 from dojang.slimming.budget import TimeBudget
+from dojang.slimming.journal import Journal
 
 SAME = 1e-3
 """Answers to samples as they are and to the same numbers in float32 may differ by this part of the largest."""
@@ -68,20 +69,21 @@ def slim_own(
         raise UsageError("max_drop needs `evaluate`, a function that says how good a module is; pass one, or a target")
     if evaluate is None and (asked.target_macs, asked.target_time, asked.target_ms) == (None, None, None):
         raise UsageError("without `evaluate` say how far to cut: target_macs, target_time or target_ms")
-    store = TuningStore(folder or Path(tempfile.mkdtemp(prefix="dojang-slim-")))  # stays where something goes wrong
-    loop = OwnLoop(own.module, tune, evaluate, store, told)
+    kept = folder or Path(tempfile.mkdtemp(prefix="dojang-slim-"))  # stays where something goes wrong
+    journal = Journal(kept, ABOUT, resume=True)
+    loop = OwnLoop(own.module, tune, evaluate, journal, told)
     if lead is not None and beside is not None and tune is not None:
         loop.several = lambda modules, share: beside.many(lead, loop.tune_once, modules, share)
     shortener = Shortener(asked.keep, whole_vectors(), told, asked.seed)
-    run = OwnSearch(own, asked, loop, told, shortener, OwnTimes(own, asked.runtime, asked.batch_size))
+    run = OwnSearch(own, asked, loop, told, shortener, OwnTimes(own, asked.runtime, asked.batch_size, journal))
     if asked.minutes is not None:
-        run.budget = TimeBudget(60 * asked.minutes, store.clocked(lambda: time.monotonic() - started))
+        run.budget = TimeBudget(60 * asked.minutes, journal.clocked(lambda: time.monotonic() - started))
     with evaluating(own.module):
         run.search()
         done = slimming_of(run, started, (*notes, *more))
     set_modes_like(done.module, own.module)
     if folder is None:
-        remove_tree(store.folder)
+        remove_tree(journal.folder)
     return done
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from dojang.app.code_pictures import how_to_normalise
 from dojang.app.networks import InputSize, is_module, load, names_code, torch_format
 from dojang.app.own import slim_own
-from dojang.app.own_loop import OwnLoop, TuningStore
+from dojang.app.own_loop import ABOUT, OwnLoop
 from dojang.app.own_search import OwnRequest
 from dojang.app.progress import ProgressDisplay
 from dojang.app.record import record
@@ -24,6 +24,7 @@ from dojang.app.together import Lead, take_part, together
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.writing import replace_text, writing_folder
 from dojang.report.results import Slimming
+from dojang.slimming.journal import Journal
 from dojang.training.data import Data
 from dojang.training.sources import npz_samples
 
@@ -152,7 +153,7 @@ def own_way(job: OwnJob) -> Slimming:
         if not processes.rank:
             return lead.through(lambda: _led(job, module, lead, beside), lambda done: replace(done, module=None))
         with TemporaryDirectory() as nothing:
-            loop = OwnLoop(module, job.tune, job.evaluate, TuningStore(Path(nothing)))
+            loop = OwnLoop(module, job.tune, job.evaluate, Journal(nothing, ABOUT))
             return take_part(processes, beside.work(loop.tune_once))
 
 

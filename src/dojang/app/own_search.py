@@ -146,7 +146,7 @@ class OwnSearch:
         from dojang.formats.torch.write.saved import save_slim
 
         self.now = replace(now, own=own, score=score, schedule=schedule)
-        save_slim(module, loop.store.best, self.about())
+        save_slim(module, loop.best, self.about())
 
     def goal(self, step: float) -> float:
         """Multiplications that the next step leaves."""
@@ -356,7 +356,7 @@ class OwnSearch:
         self.now = OwnState(
             own, score, self.now.numbering.without(gone), schedule, one.moved, one.plain or self.now.plain
         )
-        save_slim(module, self.loop.store.best, self.about())
+        save_slim(module, self.loop.best, self.about())
 
     def about(self) -> dict[str, Any]:
         """What a written state says beside its arrays."""

@@ -13,6 +13,7 @@ from dojang.app.runtimes import measurer, predictor
 from dojang.app.shortening import Own, entering, first
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError
+from dojang.slimming.journal import Journal
 from dojang.slimming.timing import interleave
 
 TIMED = 21
@@ -24,32 +25,35 @@ UNSTEADY = 0.25
 
 @dataclass
 class OwnTimes:
-    """Times of networks made from one original, on one sample batch of it. `spread`: of the last times, the largest
-    middle half as a part of its median.
+    """Times of networks made from one original, on one sample batch of it, kept in a journal. `spread`: of the last
+    times, the largest middle half as a part of its median.
     """
 
     own: Own
     runtime: str
     batch_size: int
+    journal: Journal
     spread: float = 0.0
 
     def of(self, networks: Sequence[Own], rounds: int) -> list[float]:
         """Median milliseconds of each, in the same rounds. Networks with operators that only the module's own code runs
         are timed in PyTorch.
         """
+        measured = self.journal.measured([own.graph for own in networks], lambda: self._clock(networks, rounds))
+        self.spread = max((_spread(times) for times in measured), default=0.0)
+        return [median(times) for times in measured]
+
+    def _clock(self, networks: Sequence[Own], rounds: int) -> list[list[float]]:
+        """Milliseconds of each in each round."""
         batch = first(self.own.batches[0], self.batch_size)
         if all(own.runnable for own in networks):
             arrays = numbers(self.own.graph, batch)
             names = [node.name for node in self.own.graph.inputs]
             feed: Any = arrays[0] if len(arrays) == 1 else dict(zip(names, arrays, strict=True))
-            measured = measurer(self.runtime, feed, rounds)([own.graph for own in networks])
-        else:
-            from dojang.training.observed import answers
+            return measurer(self.runtime, feed, rounds)([own.graph for own in networks])
+        from dojang.training.observed import answers
 
-            runs = [lambda own=own: answers(own.module, [batch]) for own in networks]
-            measured = interleave(runs, rounds)
-        self.spread = max((_spread(times) for times in measured), default=0.0)
-        return [median(times) for times in measured]
+        return interleave([lambda own=own: answers(own.module, [batch]) for own in networks], rounds)
 
     def predicted(self, graph: Graph) -> float | None:
         """The part of the original's time that the plan predicts for a network; None where nothing predicts."""
