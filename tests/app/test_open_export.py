@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import dojang as package
+from dojang.app.open_export import module_answers, write_open
 
 slim: Any = package.slim
 
@@ -132,3 +133,27 @@ def test_a_head_that_only_training_uses_is_named_and_the_result_trains() -> None
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_an_open_file_stays_open(lossless: bool, tmp_path: Path) -> None:
+    """Slimmed at one size, and with channels cut, it takes what it took before; ONNX Runtime answers both files."""
+    torch.manual_seed(0)
+    module = Pooled().eval()
+    with torch.no_grad():
+        for layer in (module.one, module.two):
+            layer.weight[12:] = 0
+            layer.bias[12:] = 0
+    source, out = tmp_path / "source.onnx", tmp_path / "out"
+    assert write_open(module_answers(module), package.load(module, input_size=(3, 16, 16)), source)
+    x = np.random.default_rng(0).standard_normal((24, 3, 16, 16), np.float32)
+    how = {"lossless": True} if lossless else {"target_macs": 0.7}
+    done = slim(str(source), x, input_size=(3, 16, 16), output=out, **how)
+    assert done.after.macs < done.before.macs
+    assert dims(onnx.load(str(out / "model.onnx")).graph.input[0])[2:] == ["H", "W"]
+    both = [onnxruntime.InferenceSession(str(path)) for path in (source, out / "model.onnx")]
+    wide = np.random.default_rng(1).standard_normal((3, 3, 21, 35), np.float32)
+    was, now = (one.run(None, {one.get_inputs()[0].name: wide})[0] for one in both)
+    if lossless:
+        np.testing.assert_allclose(now, was, atol=1e-5)
+    assert now.shape == was.shape

@@ -73,8 +73,8 @@ def test_the_price_decides_where_one_is_given():
                Contender("faster", Runner(0.9), time=0.1)]  # fmt: skip
     halved(runners, (Rung(0.1, 1), Rung(1.0, 1)), by)
     assert [bool(one.reason) for one in runners] == [True, False, True]
-    assert runners[0].reason.endswith("fast 0.7333, which loses no more than its saving is worth")
-    assert runners[2].reason.endswith("fast 0.7333")
+    assert runners[0].reason.endswith("'fast' 0.7333, which loses no more than its saving is worth")
+    assert runners[2].reason.endswith("'fast' 0.7333")
     runners = [Contender("slow", Runner(1.2), time=0.8), Contender("fast", Runner(1.1), time=0.5)]
     halved(runners, (Rung(0.1, 2), Rung(1.0, 1)), replace(by, time_for=lambda share: share < 0.5))
     assert [bool(one.reason) for one in runners] == [True, False]  # where the time is up as well

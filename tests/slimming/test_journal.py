@@ -127,4 +127,4 @@ def test_answers_to_another_question_are_not_used(tmp_path: Path) -> None:
     _, _, evaluate = again.over(None, None, lambda graph: 0.75)
     assert evaluate is not None
     assert evaluate(random_features(width=16)) == 0.75
-    assert len(again.entries) == 1
+    assert evaluate(random_features(width=8)) == 0.25

@@ -36,7 +36,8 @@ def normalised_by(
 
 
 def settled(net: Any, graph: Graph, data: Data, asked: Asked, normalise: str | None, lossless: bool = False) -> Asked:
-    """What was asked of the data, with the figures that pictures are normalised by where they have to be said.
+    """What was asked of the data, with the figures that pictures are normalised by where they have to be said. Samples
+    in real numbers go into PyTorch code as they are.
 
     Raises `UsageError` where nobody said how pictures enter PyTorch code: a wrong guess would make every figure wrong.
     """
@@ -44,8 +45,10 @@ def settled(net: Any, graph: Graph, data: Data, asked: Asked, normalise: str | N
         return replace(asked, mean=data.normalisation.mean, std=data.normalisation.std)
     said = asked.mean is not None or asked.std is not None or data.values == "normalised"
     code = is_module(net) or names_code(net)
-    if lossless or said or not code or graph.inputs[0].attrs["mean"] or data.train.x.dtype != np.uint8:
+    if lossless or said or not code or graph.inputs[0].attrs["mean"]:
         return asked
+    if data.train.x.dtype != np.uint8:
+        return replace(asked, mean=0.0, std=1.0)  # real numbers are what the code takes
     raise UsageError(how_to_normalise(data.name))
 
 

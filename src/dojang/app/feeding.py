@@ -42,6 +42,8 @@ def fed(graph: Graph, data: Data, asked: Asked) -> Data:
             per_channel(asked.mean, 0.0, channels, "mean"), per_channel(asked.std, 1.0, channels, "std")
         )
         note = f"samples are normalised with mean {_few(how.mean)} and standard deviation {_few(how.std)}, as asked"
+        if data.train.x.dtype != np.uint8 and how == Normalisation.none(channels):
+            note = "samples go into the network as they are; nothing is normalised"
         return replace(data.normalised(how), notes=(*data.notes, note))
     if data.values == "normalised":
         return data.normalised(Normalisation.none(channels))

@@ -1,11 +1,12 @@
 """ONNX files that take pictures of any size, where the module that they are made from does.
 
-A module is read at one size; whether its code takes others is tried: the network with symbols for height and width has
-to answer as the module does at two other sizes, and so has the file.
+A module, or an open file, is read at one size; whether it takes others is tried: the network with symbols for height
+and width has to answer as the module or the file does at two other sizes, and so has what is written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,38 @@ SAME = 1e-4
 """Answers may differ by this part of the largest."""
 
 
-def write_open(module: Any, graph: Graph, path: Path) -> str | None:
-    """Writes the network for pictures of any size to `path`, and says how it was checked; None where it is not one."""
+Answers = Callable[[Array], Sequence[Array]]
+"""What a network answers to pictures of any size."""
+
+
+def module_answers(module: Any) -> Answers:
+    """The answers of a PyTorch module, in evaluation mode."""
+    from dojang.training.modes import evaluating
+    from dojang.training.observed import answers_to
+
+    def answers(x: Array) -> Sequence[Array]:
+        with evaluating(module):
+            return answers_to(module, x)
+
+    return answers
+
+
+def file_answers(read: Callable[[tuple[int, ...]], Graph]) -> Answers:
+    """The answers of a network that is read from its file at the size of the pictures."""
+    return lambda x: _floats(Session(read(x.shape[1:])).run(x).outputs)
+
+
+def write_open(answers: Answers, graph: Graph, path: Path, cut: Graph | None = None) -> str | None:
+    """Writes a network for pictures of any size to `path`, and says how it was checked; None where it is not one.
+
+    `answers`: of what `graph` was read from. `cut`: what is written in its place, the same layers with fewer channels.
+    """
     for times in MULTIPLES:
         found = opened(graph, times)
-        if found is None or not _answers_as(module, found):
+        if found is None or not _answers_as(answers, found):
             continue
-        said = _written(found, path)
+        found = found if cut is None else opened(cut, times)
+        said = None if found is None else _written(found, path, "the module" if cut is None else "the result")
         if said is not None:
             return said
     return None
@@ -68,21 +94,22 @@ def _sized(graph: Graph) -> list[tuple[Graph, Array]]:
     return [(g, rng.standard_normal((2, *g.inputs[0].attrs["shape"]), np.float32)) for g in some]
 
 
-def _answers_as(module: Any, graph: Graph) -> bool:
-    """Whether the network answers as the module does."""
-
-    from dojang.training.observed import answers_to
-
+def _answers_as(answers: Answers, graph: Graph) -> bool:
+    """Whether the network gives these answers at other sizes."""
     for sized, x in _sized(graph):
         try:
-            theirs = answers_to(module, x)
+            theirs = answers(x)
             ours = Session(sized).run(x).outputs
         except (DojangError, ArithmeticError, ValueError):
             return False
-        floats = [np.asarray(y) for y in ours if np.asarray(y).dtype.kind == "f"]
+        floats = _floats(ours)
         if len(floats) != len(theirs) or not all(map(_alike, floats, theirs)):
             return False
     return True
+
+
+def _floats(outputs: Sequence[Any]) -> list[Array]:
+    return [y for one in outputs if (y := np.asarray(one)).dtype.kind == "f"]
 
 
 def _alike(ours: Array, theirs: Array) -> bool:
@@ -90,7 +117,7 @@ def _alike(ours: Array, theirs: Array) -> bool:
     return ours.shape == theirs.shape and float(np.abs(ours - theirs).max(initial=0.0)) <= SAME * scale
 
 
-def _written(graph: Graph, path: Path) -> str | None:
+def _written(graph: Graph, path: Path, whose: str) -> str | None:
     from dojang.formats import onnx
 
     try:
@@ -112,4 +139,4 @@ def _written(graph: Graph, path: Path) -> str | None:
             return None
     sizes = " and ".join("x".join(map(str, g.inputs[0].attrs["shape"][1:])) for g, _ in _sized(graph))
     who = "ONNX Runtime and dojang give" if runner is not None else "dojang gives"
-    return f"it takes pictures of any size: {who} the module's answers at {sizes}"
+    return f"it takes pictures of any size: {who} {whose}'s answers at {sizes}"

@@ -13,8 +13,9 @@ import numpy as np
 
 from dojang.app.code_pictures import how_to_normalise
 from dojang.app.networks import InputSize, is_module, load, names_code, torch_format
-from dojang.app.own import OwnRequest, slim_own
-from dojang.app.own_loop import OwnLoop, TuningStore
+from dojang.app.own import slim_own
+from dojang.app.own_loop import ABOUT, OwnLoop
+from dojang.app.own_search import OwnRequest
 from dojang.app.progress import ProgressDisplay
 from dojang.app.record import record
 from dojang.app.samples import asked_of, load_inputs
@@ -23,6 +24,7 @@ from dojang.app.together import Lead, take_part, together
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.writing import replace_text, writing_folder
 from dojang.report.results import Slimming
+from dojang.slimming.journal import Journal
 from dojang.training.data import Data
 from dojang.training.sources import npz_samples
 
@@ -74,6 +76,15 @@ def _array_like(value: Any) -> bool:
     return isinstance(value, (np.ndarray, list)) or type(value).__module__.partition(".")[0] == "torch"
 
 
+def sample_size(net: Any, data: Any, layout: Any = None) -> tuple[int, ...] | None:
+    """The size of a sample of (x, y) where x holds real numbers as somebody's module takes them; None else."""
+    if not (is_module(net) or names_code(net)) or layout is not None or not isinstance(data, tuple) or len(data) != 2:
+        return None
+    x = np.asarray(data[0]) if isinstance(data[0], list) else data[0]
+    shape = tuple(np.shape(x))
+    return shape[1:] if "float" in str(getattr(x, "dtype", "")) and len(shape) > 1 else None
+
+
 LABELLED, LABELLED_BYTES = 60_000, 1 << 31
 """Labelled samples of a loader that are kept in memory for dojang's own loop, and their bytes, at most."""
 
@@ -86,15 +97,13 @@ def labelled(net: Any, data: Any, most: int = LABELLED) -> tuple[np.ndarray, np.
     if not is_module(net) or isinstance(data, np.ndarray) or hasattr(data, "dim") or hasattr(data, "__next__"):
         return None  # what can be read but once is not read for its labels
     from dojang.training.feeding import feed
+    from dojang.training.modes import evaluating
 
-    mode = net.training
-    net.eval()
     try:
-        fed = feed(data, net, most, most_bytes=LABELLED_BYTES)
+        with evaluating(net):
+            fed = feed(data, net, most, most_bytes=LABELLED_BYTES)
     except DojangError:
         return None  # whoever asks next says it
-    finally:
-        net.train(mode)
     if fed.rest is None:
         return None
     x, y = list[Any](), list[Any]()
@@ -144,7 +153,7 @@ def own_way(job: OwnJob) -> Slimming:
         if not processes.rank:
             return lead.through(lambda: _led(job, module, lead, beside), lambda done: replace(done, module=None))
         with TemporaryDirectory() as nothing:
-            loop = OwnLoop(module, job.tune, job.evaluate, TuningStore(Path(nothing)))
+            loop = OwnLoop(module, job.tune, job.evaluate, Journal(nothing, ABOUT))
             return take_part(processes, beside.work(loop.tune_once))
 
 
@@ -215,7 +224,7 @@ def _name(net: Any) -> str:
 def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: Path) -> Slimming:
     """Writes the files into `place`, which becomes `target`."""
     from dojang.app.exporting import write_checked
-    from dojang.app.open_export import write_open
+    from dojang.app.open_export import module_answers, write_open
     from dojang.formats.torch.write.saved import save_slim
     from dojang.report.front_chart import front_chart, standing_alone
     from dojang.report.html_slim import slim_html
@@ -227,7 +236,7 @@ def write_own(done: Slimming, settings: Mapping[str, Any], place: Path, target: 
     try:
         write_checked(done.graph, "safetensors", place / "model.safetensors")
         names.append("model.safetensors")
-        said = write_open(done.module, done.graph, place / "model.onnx") or write_checked(
+        said = write_open(module_answers(done.module), done.graph, place / "model.onnx") or write_checked(
             done.graph, "onnx", place / "model.onnx"
         )
         names.append("model.onnx")

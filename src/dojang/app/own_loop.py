@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -17,9 +16,8 @@ import numpy as np
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.shortening import arrays_of
 from dojang.base.errors import DataError, UsageError
-from dojang.base.reading import json_value, read_text
-from dojang.base.writing import replace_text
 from dojang.slimming.halving import Schedule
+from dojang.slimming.journal import Journal
 
 UNSTEADY = 1e-4
 """Two answers of one measure about one module that differ by more than this part of it are told to be random."""
@@ -32,8 +30,12 @@ LEAST_SIZE = 1e-3
 measure near zero the two parts above would call rounding random. So answers less than 2e-5 apart are never refused."""
 
 
-CLOCK = "clock"
-"""Where the store keeps the times that a search within so many minutes has seen."""
+ABOUT = {"loop": "the owner's"}
+"""What a journal of such a slimming is about. Its questions name the code and the arrays that they are asked of, so
+that what still holds is taken up also where another target is asked for."""
+
+BEST = "best.pt"
+"""The best network so far, in the folder of the journal."""
 
 
 @dataclass(frozen=True)
@@ -91,72 +93,6 @@ def loss(control: Score, cut: Score, noise: float = 0.0) -> tuple[float, float |
     return lost, sqrt(error**2 + noise**2)
 
 
-class TuningStore:
-    """What tuning and measuring gave, in a folder, so that nothing is lost and a second run need not repeat it."""
-
-    def __init__(self, folder: Path) -> None:
-        """Takes up what is there."""
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._scores = folder / "scores.json"
-        self.scores: dict[str, Any] = {}
-        if self._scores.is_file():
-            what = "no record of a slimming, or a damaged one; remove it"
-            self.scores = dict(json_value(read_text(self._scores, most=1 << 26), str(self._scores), what))
-
-    @property
-    def best(self) -> Path:
-        """The best network so far."""
-        return self.folder / "best.pt"
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"tuned-{key[:24]}.pt"
-
-    def has(self, key: str) -> bool:
-        """Whether a module was tuned an earlier time."""
-        return self._path(key).is_file()
-
-    def tuned(self, key: str, module: Any, work: Callable[[], Any]) -> Any:
-        """The module after `work`, or as `work` left it an earlier time."""
-        from dojang.formats.torch.write.saved import read_state, write_state
-
-        path = self._path(key)
-        if path.is_file():
-            module.load_state_dict(read_state(path))
-            return module
-        found = work()
-        write_state(found, path)
-        return found
-
-    def clocked(self, clock: Callable[[], float]) -> Callable[[], float]:
-        """Seconds since the slimming began, those of earlier runs included; what is asked again is answered as it was.
-
-        `clock`: the seconds of this run.
-        """
-        asked = iter(range(1 << 30))
-        before = max(self.scores.get(CLOCK, []), default=0.0)
-
-        def now() -> float:
-            told: list[float] = self.scores.setdefault(CLOCK, [])
-            place = next(asked)
-            if place == len(told):
-                told.append(before + clock())
-                replace_text(self._scores, json.dumps(self.scores))
-            return told[place]
-
-        return now
-
-    def scored(self, key: str, work: Callable[[], Score]) -> Score:
-        """What the measure says, or said an earlier time."""
-        if key not in self.scores:
-            found = work()
-            each = None if found.each is None else found.each.tolist()
-            self.scores[key] = {"value": found.value, "error": found.error, "each": each}
-            replace_text(self._scores, json.dumps(self.scores))
-        kept = self.scores[key]
-        return Score(kept["value"], kept["error"], None if kept["each"] is None else np.asarray(kept["each"]))
-
-
 def key_of(kind: str, module: Any) -> str:
     """What was asked about which arrays."""
     told = hashlib.sha256(kind.encode())
@@ -177,7 +113,7 @@ class OwnLoop:
     original: Any
     tune: Callable[..., Any] | None
     evaluate: Callable[[Any], Any] | None
-    store: TuningStore
+    journal: Journal
     progress: ProgressDisplay = field(default_factory=Silent)
     noise: float = 0.0
     notes: list[str] = field(default_factory=list[str])
@@ -198,7 +134,7 @@ class OwnLoop:
             return None
         self.progress.stage("evaluate: the original")
         key = self.key("evaluate", self.original)
-        one, two = (self.store.scored(f"{key}{n}", lambda: self._asked(self._controls[()])) for n in ("", " again"))
+        one, two = (self._scored(f"{key}{n}", self._controls[()]) for n in ("", " again"))
         apart, size = abs(one.value - two.value), max(abs(one.value), abs(two.value), LEAST_SIZE)
         size = max(size, *(own.error or 0.0 for own in (one, two)))
         if apart > TOO_RANDOM * size:
@@ -220,7 +156,44 @@ class OwnLoop:
         if self.evaluate is None:
             return None
         module.eval()
-        return self.store.scored(self.key("evaluate", module), lambda: self._asked(module))
+        return self._scored(self.key("evaluate", module), module)
+
+    def _scored(self, key: str, module: Any) -> Score:
+        """What the measure says of a module, or said an earlier time."""
+
+        def work() -> dict[str, Any]:
+            found = self._asked(module)
+            return {
+                "value": found.value,
+                "error": found.error,
+                "each": None if found.each is None else found.each.tolist(),
+            }
+
+        kept = self.journal.answer(key, work, once=True, failures=False)
+        return Score(kept["value"], kept["error"], None if kept["each"] is None else np.asarray(kept["each"]))
+
+    @property
+    def best(self) -> Path:
+        """The file of the best network so far."""
+        return self.journal.folder / BEST
+
+    def _kept(self, key: str, module: Any, work: Callable[[], Any]) -> Any:
+        """The module after `work`, or as `work` left it an earlier time."""
+        from dojang.formats.torch.write.saved import read_state, write_state
+
+        made: list[Any] = []
+
+        def written() -> str:
+            made.append(work())
+            name = self.journal.fresh("tuned", ".pt")
+            write_state(made[0], self.journal.folder / name)
+            return name
+
+        name = self.journal.answer(key, written, once=True, failures=False)
+        if made:
+            return made[0]
+        module.load_state_dict(read_state(self.journal.folder / name))
+        return module
 
     def control(self, schedule: Schedule) -> Any:
         """The original tuned by these trainings, as a cut network is."""
@@ -241,12 +214,12 @@ class OwnLoop:
             wanted.insert(0, self.control(schedule[:-1]))
         what = self._named(share)
         keys = {self.key(what, module): module for module in wanted}
-        keys = {key: module for key, module in keys.items() if not self.store.has(key)}
+        keys = {key: module for key, module in keys.items() if key not in self.journal}
         if keys:
             self.progress.stage(f"tuning {len(keys)} networks side by side")
             for key, (module, done) in zip(keys, zip(keys.values(), self.several([*keys.values()], share), strict=True),
                                            strict=True):  # fmt: skip
-                self.store.tuned(key, module, lambda done=done: done)
+                self._kept(key, module, lambda done=done: done)
 
     def tune_once(self, module: Any, share: float) -> Any:
         """The module tuned in place, or what `tune` gives in its stead; see `tuned`. It comes from another process."""
@@ -259,7 +232,7 @@ class OwnLoop:
         return self.tune is not None and takes_share(self.tune)
 
     def _named(self, share: float) -> str:
-        """What the store calls a tuning for a share."""
+        """What the journal calls a tuning for a share."""
         return "tune" if share == 1.0 and not self.in_parts else f"tune {share:.9g}"
 
     def tuned(self, module: Any, teacher: Any, share: float = 1.0) -> Any:
@@ -272,16 +245,15 @@ class OwnLoop:
         if self.tune is None:
             return module
         work = deepcopy(module)
-        return self.store.tuned(
-            self.key(self._named(share), module), work, lambda: self._tuned(work, teacher, share)
-        ).eval()
+        key = self.key(self._named(share), module)
+        return self._kept(key, work, lambda: self._tuned(work, teacher, share)).eval()
 
     def _tuned(self, work: Any, teacher: Any, share: float) -> Any:
         assert self.tune is not None
         shapes = _shapes(work)
         before, original = key_of("", work), key_of("", self.original)
         kept = deepcopy(self.original.state_dict())
-        mode = self.original.training
+        modes = {name: part.training for name, part in self.original.named_modules(remove_duplicate=False)}
         work.train()
         try:
             more = {"share": share} if self.in_parts else {}
@@ -289,7 +261,8 @@ class OwnLoop:
         except Exception as error:
             raise DataError(f"tune raised {_line(error)}{self.saved_said()}") from error
         finally:
-            self.original.train(mode)
+            for name, part in self.original.named_modules(remove_duplicate=False):
+                part.training = modes.get(name, part.training)
         if key_of("", self.original) != original:
             self.original.load_state_dict(kept)
             raise UsageError(
@@ -341,7 +314,7 @@ class OwnLoop:
 
     def saved_said(self) -> str:
         """Where the best network so far is."""
-        return f"; the best network so far is in {self.store.best}" if self.store.best.is_file() else ""
+        return f"; the best network so far is in {self.best}" if self.best.is_file() else ""
 
 
 def takes_teacher(tune: Callable[..., Any]) -> bool:

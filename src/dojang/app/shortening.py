@@ -43,13 +43,15 @@ COMPARED = 64
 class Own:
     """Somebody's module, the graph that was read from it, and samples as it takes them.
 
-    `plain`: whether the module is one that dojang made of the graph.
+    `plain`: whether the module is one that dojang made of the graph. `rest`: whether the samples came with more than
+    what goes into the module, labels most likely.
     """
 
     module: Any
     graph: Graph
     batches: tuple[Any, ...]
     plain: bool = False
+    rest: bool = False
 
     @property
     def runnable(self) -> bool:

@@ -13,16 +13,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dojang.app.any_size import open_size
 from dojang.app.code_pictures import NormaliseBy, normalised_by, settled
 from dojang.app.diagnosing import SAMPLES, diagnosis_of, evidence_of, some_feed
 from dojang.app.eight_bits import Judge, check_bits, check_samples, in_bits
 from dojang.app.exporting import compare_answers, tolerance_of, write_checked
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, is_module, load, names_code, require_weights, torch_format
-from dojang.app.open_export import write_open
-from dojang.app.own import OwnRequest
-from dojang.app.own_files import OwnJob, Where, labelled, own_way
+from dojang.app.open_export import file_answers, module_answers, write_open
+from dojang.app.own_files import OwnJob, Where, labelled, own_way, sample_size
 from dojang.app.own_files import is_feed as _is_feed
+from dojang.app.own_search import OwnRequest
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
 from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
@@ -255,6 +256,7 @@ def slim(
         from dojang.training.world import choose_device
 
         require_precision(precision, choose_device(device))
+    input_size = sample_size(net, data, layout) if input_size is None else input_size
     graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
@@ -267,6 +269,8 @@ def slim(
     held = None if select is None else held_out(select, graph, means)
     if train_samples is not None:
         samples = replace(samples, train=fewer(samples.train, train_samples, seed))
+    open_file = not is_module(net) and not names_code(net) and open_size(net) is not None
+    source = OpenSource(graph, lambda size: load(net, weights=weights, input_size=size)) if open_file else None
     targets = (target_macs, target_time, target_ms)
     tuned = (epochs, final_epochs, train_samples)
     asked = SlimRequest(lossless, max_drop, *targets, *tuned, runtime, batch_size, seed, precision, importance,
@@ -301,7 +305,7 @@ def slim(
                 done = in_torch(_work(graph, samples, held, asked, kept_options, started, processes), net, graph)
                 told.stage("writing and checking the files")
                 settings = {"net": str(net), "data": samples.name, **asdict(asked), "weights": weights}
-                done = write(done, samples, settings, place, Path(output), time.monotonic() - started)
+                done = write(done, samples, settings, place, Path(output), time.monotonic() - started, source)
             journal.remove()
             return done
 
@@ -328,13 +332,10 @@ def in_torch(done: Slimming, net: Any, graph: Graph) -> Slimming:
         return done
     from dojang.formats.torch.write.narrow import narrowed
 
-    module = narrowed(net, graph, done.graph)
+    module, why = narrowed(net, graph, done.graph)
     if module is not None:
         return replace(done, module=module)
-    said = (
-        f"the module of the result is no {type(net).__name__} but a plain one: its code fixes sizes that have changed, "
-        "or an edit put other layers in place of one"
-    )
+    said = f"the module of the result is no {type(net).__name__} but a plain one: {why}"
     done = replace(done, module=torch_format().to_module(done.graph), about={"plain": type(net).__name__})
     if said in done.result.notes:  # by process 0
         return done
@@ -371,14 +372,22 @@ def found_out(
 def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: ProgressDisplay) -> float | None:
     """How good the network is as it came, on the samples that choices are made on; said before anything else.
 
-    Raises `DataError` where it answers no better than by always naming the most frequent class, unless all accuracy
-    may be lost.
+    Raises `DataError` where it answers no better than by always giving the same best answer (the most frequent class,
+    of several classes to a sample for each of them, the mean of amounts), unless all accuracy may be lost.
     """
     if task == "unlabelled" or not len(part):
         return None
     found = accuracy(scorer(graph, len(part)), part)
     progress.stage(f"as it came the network scores {found:.2%} ({METRICS[task]}) on {len(part)} selection samples")
     if task != "classification":
+        same = 0.0 if task == "regression" else float(np.mean([max(p, 1 - p) for p in part.y.mean(axis=0)]))
+        if max_drop < 100 and len(part) >= FEW and found <= same:
+            how = "R² is" if task == "regression" else "the part of labels that are right is"
+            raise DataError(
+                f"{graph.name}: {how} {found:.3g} on {len(part)} selection samples, and {same:.3g} by always giving "
+                "the same answer: no cut can be judged by that. Look at how samples are normalised (--mean, --std, or "
+                "--normalise), at the order of the labels, at their unit and at the weights"
+            )
         return found
     share = float(np.bincount(part.y).max()) / len(part)
     if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
@@ -459,6 +468,7 @@ def _work(
         result = in_bits(
             result, choice, seed, _judge(graph, choice, allowed, beside, result, evaluate, runtime, x), progress
         )
+    result = measured_by(result, METRICS[data.task])
     progress.stage("final figures")
     result = replace(result, graph=named(result.graph, graph, data))
     test = data.test if data.task != "unlabelled" else None
@@ -514,6 +524,16 @@ def with_control(result: SlimResult, beside: Control, score: Evaluate) -> SlimRe
         return result
     epochs = beside.epochs_of((result.finish["share"],))
     return replace(result, finish={**result.finish, "epochs": epochs, "teacher": beside.teacher})
+
+
+def measured_by(result: SlimResult, metric: str) -> SlimResult:
+    """The result whose checks say what they measured, where that is no accuracy."""
+    if metric == "accuracy":
+        return result
+    edits = tuple(replace(e, check={**e.check, "metric": metric}) if "accuracy_after" in e.check else e
+                  for e in result.edits)  # fmt: skip
+    finish = None if result.finish is None else {**result.finish, "metric": metric}
+    return replace(result, edits=edits, finish=finish)
 
 
 def drop_notes(result: SlimResult, max_drop: float, allowed: float, chosen_on: int, tested_on: int) -> tuple[str, ...]:
@@ -607,14 +627,32 @@ def named(graph: Graph, before: Graph, data: Data) -> Graph:
     return graph.replace(meta={**before.meta, **known, "slimmed": f"from {before.name} on {data.name}"})
 
 
-def write(done: Slimming, data: Data, settings: dict[str, Any], place: Path, target: Path, seconds: float) -> Slimming:
+@dataclass(frozen=True)
+class OpenSource:
+    """A file that takes pictures of any size: the network at the size that was asked for, and at others."""
+
+    graph: Graph
+    at: Callable[[tuple[int, ...]], Graph]
+
+
+def write(
+    done: Slimming, data: Data, settings: dict[str, Any], place: Path, target: Path, seconds: float,
+    source: OpenSource | None = None,
+) -> Slimming:  # fmt: skip
     """Writes the four files into `place`, which becomes `target`, and checks the networks in them."""
     from dojang.report.front_chart import front_chart, standing_alone
     from dojang.report.html_slim import slim_html
     from dojang.report.json import dumps
 
     write_checked(done.graph, "safetensors", place / "model.safetensors")
-    opened = None if done.module is None else write_open(done.module, done.graph, place / "model.onnx")
+    file = place / "model.onnx"
+    opened = None
+    if done.module is not None:
+        opened = write_open(module_answers(done.module), done.graph, file)
+    elif source is not None:
+        opened = write_open(file_answers(source.at), source.graph, file, done.graph)
+        note = "the file that was read takes pictures of any size, what was written only those of the size given"
+        done = done if opened else replace(done, result=replace(done.result, notes=(*done.result.notes, note)))
     said = opened or write_checked(done.graph, "onnx", place / "model.onnx")
     if has_onnxruntime():
         import onnxruntime

@@ -44,9 +44,9 @@ class Owned:
         if not any(p.requires_grad for p in self.module.parameters()):
             self.refuse("all its parameters are frozen")
             return None
-        module = narrowed(self.module, self.graph, graph)
+        module, why = narrowed(self.module, self.graph, graph)
         if module is None:
-            self.refuse("its code fixes sizes that have changed, or an edit put other layers in place of one")
+            self.refuse(why)
         return module
 
     def fits(self, graph: Graph) -> bool:

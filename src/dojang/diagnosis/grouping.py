@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import atan, cos, log, sin, sqrt
 from typing import Any
 
@@ -21,8 +22,9 @@ from dojang.evidence.patches import WIDEST, Patches, width
 from dojang.evidence.splits import (
     GROUP_COUNTS,
     ChannelSplit,
-    best_split,
+    SplitSearch,
     channel_variances,
+    outputs_variance,
     permuted_inputs,
     random_split,
     relative_change,
@@ -138,40 +140,81 @@ def _judged(known: Evidence, node: Node, patches: Patches, level: float) -> Laye
     oc, ic = kernel.shape[:2]
     live = min(np.count_nonzero(variance), np.count_nonzero(np.abs(kernel).reshape(oc, -1).max(axis=1)))
     splits, before = list[GroupSplit](), ChannelSplit(1, np.zeros(ic, int), np.zeros(oc, int), 1.0)
+    own = Candidate(kernel, variance, patches, known.seed)
+    others = ByChance(own, before)
     for groups in GROUP_COUNTS:
         if ic % groups or oc % groups or live < 2 * before.groups:
             break
-        found = judge(kernel, variance, before, groups, patches, level, known.seed)
+        found = judge(own, others, groups, level)
         if found is not None:  # two of eight groups may be nothing new for filters that read few channels each
             splits.append(found)
             before = found.split
+            others = ByChance(own, before)
     return LayerGrouping(node.name, tuple(splits), patches.fit.samples, patches.judge.samples)
 
 
-def judge(
-    kernel: Array, variance: Array, before: ChannelSplit, groups: int, patches: Patches, level: float, seed: int = 0
-) -> GroupSplit | None:
+class Candidate:
+    """A layer that may split into groups: how far its outputs move in the best split into so many."""
+
+    def __init__(self, kernel: Array, variance: Array, patches: Patches, seed: int = 0) -> None:
+        """`kernel` (oc, ic, *taps), `variance` (ic,) of what it reads."""
+        self.kernel, self.variance, self.patches, self.seed = kernel, variance, patches, seed
+        self.search = SplitSearch(kernel, variance, seed)
+
+    @cached_property
+    def whole(self) -> float:
+        """The variance of its outputs."""
+        return outputs_variance(self.kernel, self.patches)
+
+    def change(self, split: ChannelSplit) -> float:
+        """How far the outputs move, as a part of their variance."""
+        return relative_change(self.kernel, split, self.patches, self.whole)
+
+
+class ByChance:
+    """Layers like another one but without groups, beyond those of `before`, a split that holds already. They are drawn
+    once, and serve every number of groups.
+    """
+
+    def __init__(self, layer: Candidate, before: ChannelSplit) -> None:
+        """None is drawn yet."""
+        self.layer, self.before = layer, before
+        self.rng = np.random.default_rng((layer.seed, before.groups))
+        self.made: list[Candidate] = []
+
+    def of(self, number: int) -> Candidate:
+        """One of them: those of even number have the same kernels, the others the same spectrum."""
+        own = self.layer
+        while len(self.made) <= number:
+            permuted = len(self.made) % 2 == 0
+            kernel = (permuted_inputs(own.kernel, self.before.rows, self.rng) if permuted
+                      else rotated(own.kernel, self.before.columns, self.rng))  # fmt: skip
+            self.made.append(Candidate(kernel, own.variance, own.patches, own.seed))
+        return self.made[number]
+
+
+def judge(layer: Candidate, others: ByChance, groups: int, level: float) -> GroupSplit | None:
     """The best split into `groups` that is found, if it holds: if it moves the outputs by at most `RATIO` of what
     layers without groups lose, and by so little with a probability of at most `level` by chance.
 
-    Such layers keep the groups of `before`, a split that holds already: the question is whether there are more.
+    Such layers keep the groups of a split that holds already: the question is whether there are more.
     """
-    split = best_split(kernel, variance, groups, seed)
-    change = relative_change(kernel, split, patches)
-    rng = np.random.default_rng((seed, groups))
+    split = layer.search.best(groups)
+    change = layer.change(split)
     by_chance: tuple[list[float], list[float]] = [], []
-    for count in range(NULLS):
-        nulls = rotated(kernel, before.columns, rng), permuted_inputs(kernel, before.rows, rng)
-        for own, null in zip(by_chance, nulls, strict=True):
-            own.append(relative_change(null, best_split(null, variance, groups, seed), patches))
-        least = min(float(np.mean(own)) for own in by_chance)
-        if change > RATIO * least and (count == 0 or count == NULLS - 1):
+    for number in range(2 * NULLS):
+        null = others.of(number)
+        by_chance[number % 2].append(null.change(null.search.best(groups)))
+        least = min(float(np.mean(own)) for own in by_chance if own)
+        if change > RATIO * least and (number < 2 or number == 2 * NULLS - 1):
             return None
     chance = max(probability(change, own) for own in by_chance)
     if chance > level:
         return None
-    others = [relative_change(kernel, random_split(kernel, variance, groups, rng), patches) for _ in range(RANDOM)]
-    return GroupSplit(groups, change, float(np.mean(others)), least, chance, split)
+    rng = np.random.default_rng((layer.seed, groups))
+    drawn = [layer.change(random_split(layer.kernel, layer.variance, groups, rng)) for _ in range(RANDOM)]
+    least = min(float(np.mean(own)) for own in by_chance)
+    return GroupSplit(groups, change, float(np.mean(drawn)), least, chance, split)
 
 
 def probability(value: float, others: list[float]) -> float:

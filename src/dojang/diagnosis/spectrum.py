@@ -13,7 +13,7 @@ import numpy as np
 
 from dojang.evidence.activations import layers
 from dojang.evidence.evidence import Evidence
-from dojang.evidence.moments import principal, singular
+from dojang.evidence.moments import principal_values
 from dojang.evidence.readers import reads_channels
 
 Array = np.ndarray
@@ -76,7 +76,7 @@ def spectra(known: Evidence) -> tuple[Spectrum, ...]:
     """The spectrum of every convolution and dense layer whose channels are followed."""
     graph = known.graph
     statistics = known.statistics(watched_values(known))
-    energies = {name: principal(own.covariance)[0] for name, own in statistics.items()}
+    energies = {name: principal_values(own.covariance) for name, own in statistics.items()}
     samples = max((own.samples for own in statistics.values()), default=0)
     out: list[Spectrum] = []
     for node in layers(graph):
@@ -84,10 +84,11 @@ def spectra(known: Evidence) -> tuple[Spectrum, ...]:
             continue
         weight = np.asarray(graph.weights[node.array("weight")], np.float64)
         flat = weight.reshape(weight.shape[0], -1)
-        values = singular(flat)[1] if min(flat.shape) <= WIDEST else np.empty(0)
+        flat = flat / (float(np.abs(flat).max(initial=0.0)) or 1.0)
+        wide = flat.shape[1] > flat.shape[0]
+        squares = principal_values(flat @ flat.T if wide else flat.T @ flat) if min(flat.shape) <= WIDEST else ()
         read = reads_channels(graph, known.channels, node)
         curves = [energy_curve(energies[v]) if v in energies and (read or v == node.name) else ()
                   for v in (node.inputs[0], node.name)]  # fmt: skip
-        of_weights = energy_curve((values / (values.max(initial=0.0) or 1.0)) ** 2)
-        out.append(Spectrum(node.name, curves[0], curves[1], of_weights, samples))
+        out.append(Spectrum(node.name, curves[0], curves[1], energy_curve(np.asarray(squares)), samples))
     return tuple(out)

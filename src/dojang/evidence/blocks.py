@@ -13,39 +13,48 @@ EXCHANGED = 128
 """Up to this many channels assignments are improved by exchanges, which take their number squared each."""
 
 
-def co_cluster(energy: Array, groups: int, rng: np.random.Generator, starts: int = 3) -> tuple[Array, Array, float]:
+def co_cluster(
+    energy: Array, groups: int, rng: np.random.Generator, starts: int = 3, points: Array | None = None
+) -> tuple[Array, Array, float]:
     """Equal row and column groups with much energy in the blocks on the diagonal, and its part of the whole.
 
     Where `groups` does not divide a number, the first groups hold one more than the others.
 
     Rows and columns are assigned in turn, each side the best balanced answer to the other, from one spectral and some
-    random starts. Energies are at least 0; a rounding error below counts as 0. Raises `DataError` where one is not
-    finite.
+    random starts. Energies are at least 0; a rounding error below counts as 0. `points`: the `coordinates` of the rows,
+    of these energies in so many groups or more. Raises `DataError` where an energy is not finite.
     """
     energy = unit(energy)
+    points = coordinates(energy, groups) if points is None else points
     total = float(energy.sum()) or 1.0
     count = len(energy)
     best: tuple[float, Array, Array] | None = None
     for start in range(starts):
-        rows = spectral_start(energy, groups) if start == 0 else random_groups(count, groups, rng)
-        columns, value = np.zeros(energy.shape[1], int), -1.0
+        rows = spectral_start(points, groups) if start == 0 else random_groups(count, groups, rng)
+        columns, value, now = np.zeros(energy.shape[1], int), -1.0, 0.0
         for _ in range(30):
             columns = balanced(_sums(energy.T, rows, groups))
-            rows = balanced(_sums(energy, columns, groups))
-            now = float(energy[rows[:, None] == columns].sum()) / total
+            inside = _sums(energy, columns, groups)
+            rows = balanced(inside)
+            now = float(inside[np.arange(count), rows].sum()) / total
             if now <= value + 1e-9:
                 break
             value = now
-        value = float(energy[rows[:, None] == columns].sum()) / total
+        value = now
         if best is None or value > best[0]:
             best = (value, rows, columns)
     assert best is not None
     return best[1], best[2], best[0]
 
 
-def spectral_start(energy: Array, groups: int) -> Array:
+def coordinates(energy: Array, groups: int) -> Array:
+    """Spectral coordinates of the rows, (rows, groups - 1), at least one: the first of them serve fewer groups."""
+    return spectral(np.sqrt(unit(energy)), max(1, groups - 1))[0]
+
+
+def spectral_start(points: Array, groups: int) -> Array:
     """Equal row groups around centres that lie far apart in directions of the spectral coordinates."""
-    points = spectral(np.sqrt(unit(energy)), max(1, groups - 1))[0]
+    points = points[:, : max(1, groups - 1)]
     points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-30)
     centres = [points[np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1))]]
     while len(centres) < groups:

@@ -8,10 +8,11 @@ moves the outputs is judged on samples that did not fit it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from dojang.evidence.blocks import co_cluster, random_groups
+from dojang.evidence.blocks import co_cluster, coordinates, random_groups
 from dojang.evidence.moments import CONSTANT, ridge_fit
 from dojang.evidence.patches import Half, Patches
 
@@ -47,21 +48,39 @@ def energies(kernel: Array, variance: Array) -> Array:
     return (kernel.reshape(oc, ic, -1) ** 2).sum(axis=2).T * variance[:, None]
 
 
-def best_split(kernel: Array, variance: Array, groups: int, seed: int = 0) -> ChannelSplit:
-    """The split with most energy inside that is found; channels that have no energy at all fill the groups up.
+class SplitSearch:
+    """Splits of one layer with most energy inside. What they all need of the layer is worked out once."""
 
-    Those that have some are shared out evenly first: else a layer of which half the channels are dead would be two
-    groups, one of them dead. `groups` divides both numbers of channels.
-    """
-    energy = energies(kernel, variance)
-    live = [np.flatnonzero(energy.sum(axis=axis) > 0) for axis in (1, 0)]
-    if min(map(len, live)) < groups:
-        rng = np.random.default_rng(seed)
-        rows, columns = (random_groups(size, groups, rng) for size in energy.shape)
-        return ChannelSplit(groups, rows, columns, 0.0)
-    rows, columns, kept = co_cluster(energy[np.ix_(*live)], groups, np.random.default_rng(seed))
-    rows, columns = _filled(rows, live[0], len(energy), groups), _filled(columns, live[1], energy.shape[1], groups)
-    return ChannelSplit(groups, rows, columns, kept)
+    def __init__(self, kernel: Array, variance: Array, seed: int = 0) -> None:
+        """`kernel` (oc, ic, *taps), `variance` (ic,) of what it reads."""
+        self.kernel, self.seed = kernel, seed
+        self.energy = energies(kernel, variance)
+        self.live = [np.flatnonzero(self.energy.sum(axis=axis) > 0) for axis in (1, 0)]
+
+    @cached_property
+    def points(self) -> Array:
+        """Coordinates of the input channels that have energy, for as many groups as are tried."""
+        return coordinates(self.energy[np.ix_(*self.live)], GROUP_COUNTS[-1])
+
+    def best(self, groups: int) -> ChannelSplit:
+        """The split with most energy inside that is found; channels that have no energy at all fill the groups up.
+
+        Those that have some are shared out evenly first: else a layer of which half the channels are dead would be two
+        groups, one of them dead. `groups` divides both numbers of channels.
+        """
+        energy, live, rng = self.energy, self.live, np.random.default_rng(self.seed)
+        if min(map(len, live)) < groups:
+            rows, columns = (random_groups(size, groups, rng) for size in energy.shape)
+            return ChannelSplit(groups, rows, columns, 0.0)
+        points = self.points if groups <= GROUP_COUNTS[-1] else None
+        rows, columns, kept = co_cluster(energy[np.ix_(*live)], groups, rng, points=points)
+        rows, columns = _filled(rows, live[0], len(energy), groups), _filled(columns, live[1], energy.shape[1], groups)
+        return ChannelSplit(groups, rows, columns, kept)
+
+
+def best_split(kernel: Array, variance: Array, groups: int, seed: int = 0) -> ChannelSplit:
+    """The split of a layer with most energy inside that is found."""
+    return SplitSearch(kernel, variance, seed).best(groups)
 
 
 def random_split(kernel: Array, variance: Array, groups: int, rng: np.random.Generator) -> ChannelSplit:
@@ -84,9 +103,11 @@ def _filled(own: Array, where: Array, size: int, groups: int) -> Array:
     return out
 
 
-def relative_change(kernel: Array, split: ChannelSplit, patches: Patches) -> float:
+def relative_change(kernel: Array, split: ChannelSplit, patches: Patches, whole: float | None = None) -> float:
     """How far the outputs move if the layer is split and fitted, as a part of their variance, both on the half that
     judges: Σ (y − ŷ)² / Σ (y − mean y)² over all output channels, before the activation.
+
+    `whole`: the denominator where it is known, see `outputs_variance`.
     """
     flat = kernel.reshape(len(kernel), -1)
     places = np.repeat(split.rows, int(np.prod(kernel.shape[2:])))
@@ -94,8 +115,14 @@ def relative_change(kernel: Array, split: ChannelSplit, patches: Patches) -> flo
     judge = patches.judge
     moved = np.einsum("ij,ij->", change @ judge.covariance, change)
     moved += np.square(change @ (judge.mean - patches.fit.mean)).sum()
-    whole = np.einsum("ij,ij->", flat @ judge.covariance, flat)
+    whole = outputs_variance(kernel, patches) if whole is None else whole
     return float(moved / whole) if whole > 0 else 0.0
+
+
+def outputs_variance(kernel: Array, patches: Patches) -> float:
+    """The variance of all outputs of a layer together on the half that judges."""
+    flat = kernel.reshape(len(kernel), -1)
+    return float(np.einsum("ij,ij->", flat @ patches.judge.covariance, flat))
 
 
 def split_change(flat: Array, places: Array, rows: Array, groups: int, covariance: Array) -> Array:

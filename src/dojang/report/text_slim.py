@@ -186,9 +186,10 @@ def check_said(edit: Edit) -> str:
         )
     if "accuracy_after" in check:
         after = "after fine-tuning" if check.get("tuned") else "without fine-tuning"
+        name, show = _measure(check)
         return (
-            f"accuracy on the {check.get('split', 'selection')} samples {percent(check['accuracy_before'])} before, "
-            f"{percent(check['accuracy_after'])} {after}" + (f"; {check['also']}" if "also" in check else "")
+            f"{name} on the {check.get('split', 'selection')} samples {show(check['accuracy_before'])} before, "
+            f"{show(check['accuracy_after'])} {after}" + (f"; {check['also']}" if "also" in check else "")
         )
     said = [str(check["says"])] if "says" in check else []
     if "largest_difference_on_samples_float32" in check:
@@ -225,6 +226,12 @@ def candidate_rows(result: SlimResult) -> list[list[str]]:
 
 CANDIDATE_HEADS = ("made of", "MACs left", "time left", "outputs moved", "measure", "lost to the control", "outcome")
 
+CANDIDATES_SAID = (
+    "MACs and time left are parts of the original's, the time as it is predicted; outputs moved is the squared change "
+    "of the outputs over their squared spread on samples, before tuning; measure and loss are those after the tuning "
+    "that the network had"
+)
+
 
 def _with_error(value: float, error: float | None) -> str:
     return f"{value:+.4f}" if error is None else f"{value:+.4f} ± {error:.2g}"
@@ -235,7 +242,8 @@ def _tried(result: SlimResult, width: int, style: Style) -> list[str]:
     if not rows:
         return []
     columns = [Column(head, right=0 < place < len(CANDIDATE_HEADS) - 1) for place, head in enumerate(CANDIDATE_HEADS)]
-    return [style.bold("Every network that was tried"), table(columns, rows, (), width, style), ""]
+    said = style.dim(paragraph(f"{CANDIDATES_SAID}.", width))
+    return [style.bold("Every network that was tried"), table(columns, rows, (), width, style), said, ""]
 
 
 BITS_HEADS = ("layer", "op", "weights", "bits", "own S/N", "whole S/N")
@@ -316,7 +324,8 @@ def control_said(control: Mapping[str, Any]) -> str:
     if control["epochs"] is None:
         tuned = f"tuned {_plural(control['tunings'], 'time')} as the result was" if control["tunings"] else "as it came"
         error = f" ± {control['standard_error']:.2g} (standard error)" if control["standard_error"] is not None else ""
-        return f"Control: the original {tuned}; the result loses {control['lost']:.4g}{error} to it"
+        how = f"loses {control['lost']:.4g}" if control["lost"] >= 0 else f"is better by {-control['lost']:.4g}"
+        return f"Control: the original {tuned}; the result {how}{error}{' to it' if control['lost'] >= 0 else ''}"
     said = (
         f"Control: the original fine-tuned as the result was, {_plural(control['tunings'], 'time')}, "
         f"{_plural(control['epochs'], 'epoch')} in all, figures after the last epoch"
@@ -327,11 +336,18 @@ def control_said(control: Mapping[str, Any]) -> str:
 def finish_said(finish: Mapping[str, Any]) -> str:
     """What the last fine-tuning was, and what it gave."""
     kept = "" if finish["kept"] else ", not kept"
+    name, show = _measure(finish)
     return (
-        f"Last fine-tuning: {_plural(finish['epochs'], 'epoch')}, taught by the {finish['teacher']}{kept}; accuracy on "
-        f"the {finish['split']} samples {percent(finish['accuracy_before'])} before it, "
-        f"{percent(finish['accuracy_after'])} after it"
+        f"Last fine-tuning: {_plural(finish['epochs'], 'epoch')}, taught by the {finish['teacher']}{kept}; {name} on "
+        f"the {finish['split']} samples {show(finish['accuracy_before'])} before it, "
+        f"{show(finish['accuracy_after'])} after it"
     )
+
+
+def _measure(facts: Mapping[str, Any]) -> tuple[str, Callable[[float | None], str]]:
+    """What a check measured, and how it is shown: accuracy, where nothing else is said."""
+    name, show = shown_as(facts.get("metric", "accuracy"))
+    return name.removeprefix("test "), lambda value: "-" if value is None else show(value)
 
 
 PLAIN_METRICS = ("r2", "evaluate")

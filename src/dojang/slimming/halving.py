@@ -154,9 +154,12 @@ def _stop(alive: Sequence[Contender[Network]], by: Trainer[Network]) -> None:
 
 
 def _beside(best: Contender[Network], one: Contender[Network]) -> str:
-    """The score of the best one; where another scores higher, what else decided."""
-    why = ", which loses no more than its saving is worth" if best.score < one.score else ""
-    return f"{best.name} {best.score:.4g}{why}"
+    """The score of the best one; where another scores as high or higher, what else decided."""
+    if best.score < one.score:
+        return f"{best.name!r} {best.score:.4g}, which loses no more than its saving is worth"
+    if best.score == one.score:
+        return f"{best.name!r} as much{' in less time' if best.time < one.time else ''}"
+    return f"{best.name!r} {best.score:.4g}"
 
 
 def _share(share: float) -> str:

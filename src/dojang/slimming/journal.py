@@ -1,8 +1,9 @@
 """What the clock, the tuning and the scoring answered, kept on disk: a search that is killed anywhere ends the same.
 
 A search is a function of its arguments and of what `measure`, `tune` and `evaluate` answer. The journal writes every
-answer down before it is used. Taken up again, the search runs from the start and is given the same answers without
-delay until they end; so nothing else has to be saved, and no moment is special.
+answer down before it is used, by its question. Taken up again, the search runs from the start and is given the same
+answers without delay until they end; so nothing else has to be saved, and no moment is special. A question that is
+asked anew, as of the clock, has an answer for each time that it was asked.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,8 @@ class Journal:
         self.folder = Path(folder)
         self.about = json.loads(json.dumps(dict(about)))
         self.entries: list[dict[str, Any]] = []
-        self.at = 0
+        self._asked: Counter[str] = Counter()
+        self._known: dict[str, list[dict[str, Any]]] = {}
         found = self._read()
         if found is not None:
             if not resume:
@@ -59,22 +62,26 @@ class Journal:
                         f"{self.about.get(key)}; begin anew with --force, or use another folder"
                     )
             self.entries = found["entries"]
+            for entry in self.entries:
+                self._known.setdefault(entry["key"], []).append(entry)
         else:
             self._write()
 
     @property
     def working(self) -> Path:
         """A folder for the answer that is being worked out, as for the state of a training; gone once it is known."""
-        return self.folder / f"{self.at:04d}"
+        return self.folder / f"{len(self.entries):04d}"
 
     def over(
         self, measure: Measure | None, tune: Tune | None, evaluate: Evaluate | None
     ) -> tuple[Measure | None, Tune | None, Evaluate | None]:
         """The same callables, answered from the journal as far as it goes."""
         return (
-            None if measure is None else lambda graphs: self._answer("measure", graphs, lambda: measure(graphs)),
+            None if measure is None else lambda graphs: self.measured(graphs, lambda: measure(graphs)),
             None if tune is None else self.tuned(tune),
-            None if evaluate is None else lambda graph: self._answer("evaluate", [graph], lambda: evaluate(graph)),
+            None
+            if evaluate is None
+            else lambda graph: self.answer(key_of("evaluate", [graph]), lambda: evaluate(graph)),
         )
 
     def remove(self) -> None:
@@ -98,38 +105,54 @@ class Journal:
         `clock`: the seconds of this run.
         """
         before = max((entry["value"] for entry in self.entries if entry["key"] == CLOCK), default=0.0)
-        return lambda: self._answer(CLOCK, (), lambda: before + clock())
+        return lambda: self.answer(CLOCK, lambda: before + clock())
+
+    def measured(self, graphs: Sequence[Graph], work: Callable[[], Sequence[Sequence[float]]]) -> list[list[float]]:
+        """Times of networks, in each of several rounds; what is asked anew is measured anew."""
+        return self.answer(key_of("measure", graphs), lambda: [list(map(float, t)) for t in work()])
 
     def _tuned(self, kind: str, graph: Graph, teacher: Graph, train: Callable[[], Graph]) -> Graph:
-        made: list[Graph] = []
-
         def work() -> str:
-            made.append(train())
-            name = f"tuned-{self.at:04d}.safetensors"
-            checkpoint.save(made[0], self.folder / name, force=True)
+            name = self.fresh("tuned", ".safetensors")
+            checkpoint.save(train(), self.folder / name, force=True)
             return name
 
-        name = self._answer(kind, [graph, teacher], work)
+        name = self.answer(key_of(kind, [graph, teacher]), work)
         # also the one just made is read back, so that going on and taking up again compute on the same arrays
         kept = checkpoint.load(self.folder / name).weights
         return graph.with_weights({array: np.array(kept[array]) for array in kept})
 
-    def _answer(self, kind: str, graphs: Sequence[Graph], work: Callable[[], Any]) -> Any:
-        key = kind if kind == CLOCK else key_of(kind, graphs)
-        if self.at < len(self.entries) and self.entries[self.at]["key"] != key:
-            del self.entries[self.at :]  # rounding went another way (another machine, say): from here on it is new
-        if self.at == len(self.entries):
+    def fresh(self, stem: str, suffix: str) -> str:
+        """The name of a file in the folder for the answer that is being worked out."""
+        return f"{stem}-{len(self.entries):04d}{suffix}"
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a question was ever answered."""
+        return key in self._known
+
+    def answer(self, key: str, work: Callable[[], Any], once: bool = False, failures: bool = True) -> Any:
+        """What `work` answers, or answered an earlier time: numbers, texts, lists and mappings of them.
+
+        `once`: the question has one answer, however often it is asked. `failures`: that the work fails is an answer.
+        """
+        place = 0 if once else self._asked[key]
+        known = self._known.get(key, [])
+        if place == len(known):
             entry: dict[str, Any] = {"key": key}
+            working = self.working
             try:
-                answer = work()
-                entry["value"] = [list(map(float, t)) for t in answer] if kind == "measure" else answer
+                entry["value"] = work()
             except (DataError, CheckFailed) as error:
+                if not failures:
+                    raise
                 entry |= {"error": type(error).__name__, "said": str(error)}
             self.entries.append(entry)
+            known = self._known.setdefault(key, [])
+            known.append(entry)
             self._write()
-            shutil.rmtree(self.working, ignore_errors=True)
-        entry = self.entries[self.at]
-        self.at += 1
+            shutil.rmtree(working, ignore_errors=True)
+        self._asked[key] += 1
+        entry = known[place]
         if "error" in entry:
             raise FAILURES[entry["error"]](entry["said"])
         return entry["value"]

@@ -221,7 +221,8 @@ def _taken(batch: Any, way: Way) -> tuple[Batch, Any]:
 def _said(way: Way, batch: Any) -> str:
     how, what = way
     if how == "first" and what < len(batch):
-        return f"the first {what} of the {len(batch)} parts of a batch {'goes' if what == 1 else 'go'} into the module"
+        first = "the first" if what == 1 else f"the first {what}"
+        return f"{first} of the {len(batch)} parts of a batch {'goes' if what == 1 else 'go'} into the module"
     if how == "named":
         return f"of a batch {', '.join(what)} {'goes' if len(what) == 1 else 'go'} into the module"
     return f"of a batch {what} goes into the module" if how == "key" else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -72,6 +73,7 @@ class Writer:
         self.tensors: dict[str, Message] = {}
         self.real: dict[str, str] = {}  # arrays kept as whole numbers: the value that is real again
         self.names = {node.name for node in graph.nodes}
+        self.readers = Counter(node.array(role) for node in graph.nodes for role in graph.node_params(node))
         self.several: dict[Any, Message] = {}  # operators with several outputs, by what they compute
 
     def name(self, stem: str) -> str:
@@ -346,7 +348,7 @@ def _constant(w: Writer, node: Node) -> None:
             w.op("ConstantOfShape", (sizes,), node.name, value=tensor_of([fill], (1,), node.attrs["dtype"]))
         return
     w.array(node, "value")
-    if not node.attrs["trained"] and prod(shape) > 1 and not node.arrays:
+    if not node.attrs["trained"] and prod(shape) > 1 and w.readers[node.array("value")] == 1:
         tensor = w.tensors.pop(node.array("value"))
         w.op("Constant", (), node.name, value={k: v for k, v in tensor.items() if k != "name"})
     # Otherwise the node is its initialiser, which its readers name (`message`).

@@ -36,6 +36,7 @@ from dojang.formats.torch.read import places as torch_places
 from dojang.formats.torch.read import recurrent as torch_recurrent
 from dojang.formats.torch.read import sampling as torch_sampling
 from dojang.formats.torch.read import views as torch_views
+from dojang.formats.torch.read.adapted import Adapted
 from dojang.formats.torch.read.export import exported, replay
 from dojang.formats.torch.read.restore import undisturbed
 from dojang.formats.torch.read.stored import Store
@@ -236,7 +237,8 @@ def graph_of(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     t.stack[:] = [("", False)]
     t.func = "output"
     outputs = [t.read(o if isinstance(o, Traced) else t.value(o)) for o in tensors_in(result)]
-    title = type(module).__name__
+    own = module.whole if isinstance(module, Adapted) else module
+    title = type(own).__name__
     if not outputs:
         raise UnsupportedError(f"{title}: its forward returns no tensor")
     weighed = reachable(t.nodes, t.decided)
@@ -246,7 +248,7 @@ def graph_of(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     read = {n.array(role) for n in nodes if n.rule.params is not None for role in ROLES}
     added = {a for a in t.trained if a.endswith(".value")}
     idle = [name for name in t.arrays.values() if name in t.trained and name not in read and name not in added]
-    meta = {"source": f"PyTorch module {type(module).__module__}.{type(module).__qualname__}"}
+    meta = {"source": f"PyTorch module {type(own).__module__}.{type(own).__qualname__}"}
     if idle:
         meta["unused"] = ", ".join(idle)
     if keys := keys_in(result):

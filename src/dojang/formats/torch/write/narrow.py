@@ -28,18 +28,20 @@ COMPUTED = 1e-5
 """The same where weights are computed from others (weight norm), which are kept in float32."""
 
 
-def narrowed(module: nn.Module, before: Graph, after: Graph) -> nn.Module | None:
-    """A copy of `module` that computes `after`, an edit of `before`, the network read from it; None where none can.
+def narrowed(module: nn.Module, before: Graph, after: Graph) -> tuple[nn.Module, str] | tuple[None, str]:
+    """A copy of `module` that computes `after`, an edit of `before`, the network read from it; None, and why, where
+    none can.
 
     Layers keep their places and names; only sizes change. A batch norm that was folded becomes `nn.Identity`, and a
     layer that got a bias has one. None where layers were added or replaced by others, or where code of the module fixes
-    the old sizes (`x.view(-1, 400)`): the copy is run on random inputs in float64 and has to agree with `after`. The
-    copy is on the device, in the mode and of the types of `module`.
+    the old sizes (`x.view(-1, 400)`): the copy is run on random inputs, in float64 where the code of the module runs in
+    it, and has to agree with `after`. The copy is on the device, in the mode and of the types of `module`.
     """
     new = with_arrays(module, before, after)
     if new is None:
-        return None
-    return new if _agrees(new, after) else None
+        return None, "an edit put other layers in place of one of its layers"
+    why = _apart(new, module, before, after)
+    return (None, why) if why else (new, "")
 
 
 def with_arrays(module: nn.Module, before: Graph, after: Graph) -> nn.Module | None:
@@ -199,15 +201,19 @@ def resize(layer: Any, groups: int | None = None) -> None:
 
 
 @torch.no_grad()
-def _agrees(new: nn.Module, after: Graph) -> bool:
-    """Whether the module computes the network, on random inputs in float64."""
+def _apart(new: nn.Module, module: nn.Module, before: Graph, after: Graph) -> str:
+    """Why a copy of a module does not compute the network, on random inputs; empty where it does."""
     rng = np.random.default_rng(0)
-    x = [torch.from_numpy(rng.standard_normal((2, *node.attrs["shape"]))) for node in after.inputs]
+    old, x = ([torch.from_numpy(rng.standard_normal((2, *node.attrs["shape"]))) for node in graph.inputs]
+              for graph in (before, after))  # fmt: skip
+    runs = not isinstance(_answer(unwrapped(module), torch.float64, old, {}), Exception)
+    kind, tolerance = (torch.float64, _tolerance(new)) if runs else (torch.float32, SINGLE)
     wanted = to_module(after).to(torch.float64).eval()(*x)
-    found = _answer(unwrapped(new), torch.float64, x, {})
+    found = _answer(unwrapped(new), kind, [t.to(kind) for t in x], {})
     if isinstance(found, Exception):
-        return False  # whatever code of the user raises on the new sizes, it does not compute the network
-    return _alike(found, tensors_in(wanted), _tolerance(new))
+        return f"its code fails with the new sizes ({_line(found)})"
+    alike = _alike([t.double() if t.is_floating_point() else t for t in found], tensors_in(wanted), tolerance)
+    return "" if alike else "its code computes something else with the new sizes"
 
 
 def _tolerance(module: nn.Module) -> float:

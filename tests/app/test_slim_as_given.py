@@ -1,0 +1,101 @@
+"""A module and samples as their owner has them: in any mode, in whole numbers, with buffers; nothing is guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dojang as package
+from dojang.base.errors import DataError, UnsupportedError
+
+slim: Any = package.slim
+load_slim: Any = package.load_slim
+
+
+class Scaled(nn.Module):
+    """Normalises by a buffer of its own, after scaling what it is given; takes a mapping's entry by name."""
+
+    def __init__(self, only_bytes: bool = False) -> None:
+        super().__init__()
+        self.only_bytes = only_bytes
+        self.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1))
+        self.one, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
+        self.two, self.last, self.head = nn.Conv2d(16, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.Linear(16, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.float() / 255 if image.dtype == torch.uint8 or not self.only_bytes else image
+        y = self.norm(self.one((x - self.mean) * 4)).relu()
+        return self.head(self.last(self.two(y)).relu().mean((2, 3)))
+
+
+def made(only_bytes: bool = False) -> tuple[Scaled, Tensor]:
+    """A module whose norms have seen pictures, in training mode with one norm frozen; and pictures."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 256, (48, 3, 16, 16), dtype=torch.uint8)
+    module = Scaled(only_bytes)
+    with torch.no_grad():
+        module(x)
+    module.train().norm.eval()
+    return module, x
+
+
+def test_modes_and_statistics_stay_as_they_were(tmp_path: Path) -> None:
+    module, x = made()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    done = slim(module, {"image": x}, target_macs=0.6, output=tmp_path / "out")
+    for one in (module, done.module):
+        assert [name for name, part in one.named_modules() if not part.training] == ["norm"]
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, state[name])
+    for name, value in load_slim(tmp_path / "out" / "model.pt", Scaled()).state_dict().items():
+        assert torch.equal(value, done.module.state_dict()[name])
+    assert str(tmp_path / "out" / "model.onnx") in done.files  # the buffer is no parameter there either
+    assert done.network == "Scaled"
+    assert "samples are uint8; files that are written take the same numbers in float32" in done.notes
+
+
+def test_what_whole_numbers_alone_get_is_not_followed() -> None:
+    module, x = made(True)
+    with pytest.raises(UnsupportedError, match="something else with uint8 than with the same numbers in float32"):
+        slim(module, x, target_macs=0.6)
+    slim(module, x[:16].float() / 255, target_macs=0.6)
+
+
+def test_labels_that_nothing_reads_are_told() -> None:
+    module, x = made()
+    labelled = [{"image": x, "mask": torch.zeros(48, 16, 16)}]
+    said = "what batches hold beside the samples (labels, most likely) was not used"
+    for samples in (labelled, [x]):
+        assert any(said in note for note in slim(module, samples, target_macs=0.7).notes) is (samples is labelled)
+
+
+@pytest.mark.parametrize("labels", ["amounts", "several"])
+def test_a_network_that_knows_nothing_stops_the_slimming(labels: str) -> None:
+    """Real numbers go in as they are, and an original no better than one answer for all is no measure of cuts."""
+    module, x = made()
+    y = torch.randn(48, 4) if labels == "amounts" else (torch.rand(48, 4) < 0.1)
+    x, y = x.float().repeat(5, 1, 1, 1) / 255, y.repeat(5, 1)
+    said = "R² is -" if labels == "amounts" else "labels that are right is"
+    with pytest.raises(DataError, match=said) as error:
+        slim(module.eval(), (x, y), target_macs=0.6)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_where_a_time_is_asked_for_the_faster_one_goes_on() -> None:
+    """Scores here grow with parameters, by less than time is worth."""
+    module, x = made()
+    done = slim(
+        module,
+        x,
+        target_macs=0.6,
+        target_ms=1e6,
+        evaluate=lambda net: 0.5 + 1e-8 * sum(p.numel() for p in net.parameters()),
+    )
+    judged = [one for one in done.result.candidates if one["measure"] is not None]
+    (taken,) = [one for one in judged if one["taken"]]
+    assert taken["time"] <= 1.06 * min(one["time"] for one in judged)
+    assert taken["measure"] < max(one["measure"] for one in judged)
