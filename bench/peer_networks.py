@@ -141,7 +141,9 @@ def tune(
     torch.manual_seed(seed)
     x, y = part
     steps = max(1, round(epochs * len(y) / 64))
-    module.train()
+    module.train().to(memory_format=torch.channels_last)
+    if teacher is not None:
+        teacher.to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(module.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     order = torch.randperm(len(y))
     for step in range(steps):
@@ -164,7 +166,7 @@ def tune(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    module.eval()
+    module.eval().to(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()

@@ -1,17 +1,23 @@
 """Slimming side by side with Torch-Pruning: same networks, same loop, same epochs, one run, times in turns.
 
     pip install --target /tmp/tp --no-deps torch-pruning==1.6.1
-    PYTHONPATH=/tmp/tp python bench/slim_peers.py --train ../shared/data/cifar10-jpeg-train.zip \\
-        --test ../shared/data/cifar10-jpeg-test.zip --weights ../shared/data/resnet20-cifar10.safetensors \\
-        --networks own-cnn resnet20 --train-samples 2000 --test-samples 2000 --epochs 4
+    PYTHONPATH=/tmp/tp OMP_NUM_THREADS=1 python bench/slim_peers.py --train ../shared/data/cifar10-jpeg-train.zip \\
+        --test ../shared/data/cifar10-jpeg-test.zip --weights ../shared/data/resnet20-cifar10.safetensors
 
-can be stopped and given again: what is finished under --out is not done again. Every tool is asked for the same part of
-the multiplications (--macs) and tunes its result with the same loop for the same epochs, taught by the original; the
-control is the original tuned alike. With --minutes dojang tunes for as long as there is time, up to eight times the
-epochs of the others, so that accuracies are to be compared without it. Torch-Pruning cuts in steps until the target is
-reached, by magnitude, by group norm and by Taylor expansion, all layers compared (global) or those of one kind
-(isomorphic). Wall time is that of the whole job of one tool: cutting, tuning, choosing. Accuracies are those of the
-last epoch on a test part that chose nothing.
+takes about half an hour of one core, and can be stopped and given again: what is finished under --out is not done
+again, one file for each network and tool.
+
+Torch-Pruning cuts in small steps until at most --macs of the multiplications are left, by magnitude, by group norm
+and by Taylor expansion, all layers compared (global) or those of one sort (isomorphic); its result is tuned with the
+loop of all tools for --epochs, taught by the original. dojang is then asked for the multiplications of that one of the
+six which answers the test part best, so that accuracies are compared at equal multiplications without interpolation;
+and once more for 1 / --further of them, to see what it saves where accuracies are equal. What it takes has been tuned
+for the same epochs with the same loop, in up to three parts, each with a cosine of its own. The control is the original
+tuned as the results of Torch-Pruning are.
+
+The best of six on the test part is a choice by the test part, in favour of Torch-Pruning: dojang chooses by a selection
+part of its own. Job: processor seconds of one tool's whole work, cutting, tuning, choosing and, for dojang, the control
+that it tunes beside; six jobs are needed to know which of the six is best. Accuracies are those of the last epoch.
 """
 
 from __future__ import annotations
@@ -36,6 +42,7 @@ from dojang.app.progress import Stages
 from dojang.app.runtimes import has_onnxruntime, runner, whole_vectors
 from dojang.app.slimming import slim
 from dojang.arith.cost import count
+from dojang.base.errors import UsageError
 from dojang.native.machine import Machine
 from dojang.slimming.timing import interleave
 from experiment import MEASURES
@@ -44,24 +51,32 @@ from record import head
 
 ROUNDS = 31
 
+STEPS = 100
+"""Steps in which Torch-Pruning goes to 90 % of the channels, at most: small ones, so that it stops near the target."""
+
 Tool = Callable[[Task, argparse.Namespace], nn.Module]
 
+MATCHED, FURTHER = "dojang, same MACs", "dojang, fewer MACs"
+"""What dojang is asked for: the multiplications of the best result of Torch-Pruning, and fewer than those."""
 
-def by_dojang(own: Task, args: argparse.Namespace) -> nn.Module:
-    """One call, with the loop of all tools."""
 
-    def loop(module: nn.Module, teacher: nn.Module, share: float = 1.0) -> None:
-        tune(module, own.train, args.epochs * share, teacher.eval(), args.seed)
+def by_dojang(part: float) -> Tool:
+    """One call, with the loop of all tools. `part`: of the multiplications, what may be left."""
 
-    stages = Stages(f"{own.name} dojang")
-    try:
-        done = slim(
-            own.module, own.train[0], tune=loop, evaluate=lambda module: right(module, own.select),
-            target_macs=args.macs, seed=args.seed, minutes=args.minutes, progress=stages,
-        )  # fmt: skip
-    finally:
-        stages.close()
-    return done.module
+    def cut(own: Task, args: argparse.Namespace) -> nn.Module:
+        def loop(module: nn.Module, teacher: nn.Module, share: float = 1.0) -> None:
+            tune(module, own.train, args.epochs * share, teacher.eval(), args.seed)
+
+        stages = Stages(f"{own.name} dojang")
+        try:
+            return slim(
+                own.module, own.train[0], tune=loop, evaluate=lambda module: right(module, own.select),
+                target_macs=part, seed=args.seed, progress=stages,
+            ).module  # fmt: skip
+        finally:
+            stages.close()
+
+    return cut
 
 
 def by_torch_pruning(importance: str, isomorphic: bool) -> Tool:
@@ -82,10 +97,10 @@ def by_torch_pruning(importance: str, isomorphic: bool) -> Tool:
         heads = [m for m in module.modules() if isinstance(m, nn.Linear)] or [list(module.modules())[-1]]
         pruner = tp.pruner.BasePruner(
             module, example, scores[importance](), global_pruning=True, isomorphic=isomorphic, pruning_ratio=0.9,
-            max_pruning_ratio=0.9, iterative_steps=60, ignored_layers=heads, round_to=whole_vectors() // 2,
+            max_pruning_ratio=0.9, iterative_steps=STEPS, ignored_layers=heads, round_to=whole_vectors() // 2,
         )  # fmt: skip
         whole = macs(own.module, example)
-        for _ in range(60):
+        for _ in range(STEPS):
             if importance == "taylor":
                 module.zero_grad()
                 x, y = (t[:256] for t in own.train)
@@ -112,36 +127,47 @@ def control(own: Task, args: argparse.Namespace) -> nn.Module:
     return module
 
 
-TOOLS: dict[str, Tool] = {"original": lambda own, args: own.module, "control": control, "dojang": by_dojang} | {
+PEERS: dict[str, Tool] = {
     f"torch-pruning {importance}, {'isomorphic' if isomorphic else 'global'}": by_torch_pruning(importance, isomorphic)
     for importance in ("magnitude", "group norm", "taylor")
     for isomorphic in (False, True)
 }
 
 
-def made(own: Task, name: str, args: argparse.Namespace) -> tuple[nn.Module | None, dict[str, Any]]:
-    """What a tool made of a network, and its figures: as they were kept, or now."""
+def made(own: Task, name: str, tool: Tool, args: argparse.Namespace) -> tuple[nn.Module | None, dict[str, Any]]:
+    """What a tool made of a network, and its figures: as they were kept, or now.
+
+    Raises `UsageError` where what is kept was made with other settings.
+    """
     place = args.out / f"{own.name}-{name.replace(' ', '-').replace(',', '')}"
+    asked = {key: getattr(args, key) for key in SETTINGS}
     if place.with_suffix(".json").is_file():
         found = json.loads(place.with_suffix(".json").read_text())
+        if found["asked"] != asked:
+            raise UsageError(f"{place}.json: was made with {found['asked']}, not {asked}; give another --out")
         return (torch.load(place.with_suffix(".pt"), weights_only=False) if "failed" not in found else None), found
     print(f"{own.name}: {name}", flush=True)
-    began = time.perf_counter()
+    began = time.process_time()
     try:
-        module = TOOLS[name](own, args).eval()
+        module = tool(own, args).eval()
     except Exception as error:  # a tool that fails on a network is a row of the table
-        if name in ("original", "control", "dojang"):
+        if name not in PEERS:
             raise
-        found = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        failed = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        found = {"asked": asked, "failed": failed}
         place.with_suffix(".json").write_text(json.dumps(found))
         return None, found
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     each = right(module, own.test)
     whole = macs(module, own.train[0][:1])
-    found = {"accuracy": float(each.mean()), "seconds": seconds, "macs": whole, "each": each.tolist()}
+    found = {"asked": asked, "accuracy": float(each.mean()), "seconds": seconds, "macs": whole, "each": each.tolist()}
     torch.save(module, place.with_suffix(".pt"))
     place.with_suffix(".json").write_text(json.dumps(found))
     return module, found
+
+
+SETTINGS = ("macs", "further", "epochs", "first_epochs", "train_samples", "test_samples", "seed")
+"""What has to be equal for a result to be taken up again."""
 
 
 def timed(own: Task, modules: dict[str, nn.Module]) -> dict[tuple[str, str], float]:
@@ -162,31 +188,56 @@ def timed(own: Task, modules: dict[str, nn.Module]) -> dict[tuple[str, str], flo
 
 
 def rows(own: Task, args: argparse.Namespace) -> list[str]:
-    """The table of one network."""
+    """The table of one network, and what came of it."""
     modules, figures = dict[str, nn.Module](), dict[str, dict[str, Any]]()
     text = [f"{own.name}: {len(own.train[1])} pictures to tune with, {len(own.select[1])} to choose by, "
             f"{len(own.test[1])} to test with; {args.epochs:g} epochs"]  # fmt: skip
-    for name in TOOLS:
-        module, found = made(own, name, args)
+
+    def make(name: str, tool: Tool) -> None:
+        module, found = made(own, name, tool, args)
         if module is None:
             text.append(f"{name:34} failed: {found['failed']}")
         else:
             modules[name], figures[name] = module, found
+
+    for name, tool in ({"original": lambda own, args: own.module, "control": control} | PEERS).items():
+        make(name, tool)
+    peers = [name for name in figures if name in PEERS]
+    if not peers:
+        raise UsageError(f"{own.name}: Torch-Pruning made nothing; {text[-1]}")
+    whole = figures["original"]["macs"]
+    best = max(peers, key=lambda name: figures[name]["accuracy"])
+    part = figures[best]["macs"] / whole
+    make(MATCHED, by_dojang(part))
+    make(FURTHER, by_dojang(part / args.further))
     times = timed(own, modules)
     runtimes = list(dict.fromkeys(runtime for _, runtime in times))
     text.insert(1, f"{'tool':34}{'MACs (M)':>9}{'fewer':>7}{'test %':>8}{'to control':>16}{'job s':>8}"
                    + "".join(f"{r + ' ms':>15}{'less':>7}" for r in runtimes))  # fmt: skip
-    whole, each = figures["original"]["macs"], np.array(figures["control"]["each"])
+    each = {name: np.array(found["each"]) for name, found in figures.items()}
     for name, found in figures.items():
-        apart = np.array(found["each"]) - each
-        error = float(apart.std() / sqrt(len(apart)))
         row = f"{name:34}{found['macs'] / 1e6:>9.2f}{whole / found['macs']:>7.2f}{100 * found['accuracy']:>8.2f}"
-        row += f"{100 * apart.mean():>+9.2f} ± {100 * error:.2f}{found['seconds']:>8.0f}"
+        row += f"{_apart(each[name], each['control']):>16}{found['seconds']:>8.0f}"
         for runtime in runtimes:
             now = times[name, runtime]
             row += f"{now:>15.3f}{times['original', runtime] / now:>6.2f}x"
         text.append(row)
+    for name in (MATCHED, FURTHER):
+        faster = ", ".join(f"{times[best, r] / times[name, r]:.2f} on {r}" for r in runtimes)
+        text.append(
+            f"{name} against {best}, the best of {len(peers)} on the test part: "
+            f"{_apart(each[name], each[best])} points, "
+            f"{figures[best]['macs'] / figures[name]['macs']:.2f} times fewer MACs, times less time: {faster}; job "
+            f"{figures[name]['seconds'] / figures[best]['seconds']:.1f} times its, "
+            f"{figures[name]['seconds'] / sum(figures[peer]['seconds'] for peer in peers):.1f} times that of all"
+        )
     return text
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> str:
+    """By how many points one is better than the other, with the standard error of the paired difference."""
+    apart = one - other
+    return f"{100 * apart.mean():+.2f} ± {100 * float(apart.std()) / sqrt(len(apart)):.2f}"
 
 
 def main() -> None:
@@ -197,25 +248,27 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--macs", type=float, default=0.4)
-    parser.add_argument("--epochs", type=float, default=8)
+    parser.add_argument("--further", type=float, default=1.3)
+    parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--first-epochs", type=float, default=30)
-    parser.add_argument("--minutes", type=float, help="time that dojang has for each network (default: no limit)")
-    parser.add_argument("--train-samples", type=int, default=10000)
-    parser.add_argument("--test-samples", type=int, default=10000)
+    parser.add_argument("--train-samples", type=int, default=2500)
+    parser.add_argument("--test-samples", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/slim-peers"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    said = (
-        "to control: accuracy less that of the original tuned alike, with the standard error of the paired difference"
-    )
-    text = [head(*MEASURES, threads=Machine.host().cores), f"{said}. Times: medians of one picture, in turns"]
-    if args.minutes is not None:
-        text.append(f"dojang had {args.minutes:g} minutes and may have tuned longer than the other tools")
+    torch.set_num_threads(1)
+    text = [
+        head(*MEASURES, threads=Machine.host().cores, extra=("torch-pruning",)).rstrip(),
+        "# to control: accuracy less that of the original tuned alike, standard error that of the paired difference",
+        "# job: processor seconds, PyTorch on one thread. Times: medians of one picture, all networks in turns",
+        "",
+    ]
     for name in args.networks:
-        text += ["", *rows(task(name, args), args)]
-        print("\n".join(text[-len(TOOLS) - 2 :]), flush=True)
-    (args.out / "summary.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
+        found = rows(task(name, args), args)
+        print("\n".join(found), flush=True)
+        text += [*found, ""]
+        (args.out / "summary.txt").write_text("\n".join(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

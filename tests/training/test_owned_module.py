@@ -148,3 +148,20 @@ def test_small_steps_take_one_thread_and_the_callers_number_comes_back() -> None
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_several_threads_are_taken_where_they_are_quicker_and_the_number_comes_back() -> None:
+    from dojang.training.start import fitting_threads, probed_seconds, several_are_quicker
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert several_are_quicker(lambda threads: 1.0 / threads)
+        assert not several_are_quicker(lambda threads: 1.0 * threads)  # they wait for each other
+        assert not several_are_quicker(lambda threads: 1.0 - 0.01 * threads)  # not worth it
+        assert probed_seconds(2) > 0
+        with fitting_threads(1e12, measured=True):
+            assert torch.get_num_threads() in (1, 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

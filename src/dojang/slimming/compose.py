@@ -115,14 +115,34 @@ def compositions(
         if len(found) >= LEAST and not more():
             break
         own = _front_of(ledger, offers, base)
-        for by_sort in (False, True):
-            graph, used = whole_saving(ledger, offers, own, goal, by_sort)
+        for how, some, by_sort in _choices(own):
+            graph, used = whole_saving(ledger, offers, some, goal, by_sort)
             if graph is None or any(graph.nodes == other.proposal.graph.nodes for other in found):
                 continue
-            how = ("channels by sort of layer" if by_sort else "channels") if used else ""
+            how = how if used else ""
             name = ", then ".join(filter(None, (base.name, how)))
             found.append(_composed(ledger, offers, base, own, graph, used, name, norms, goal))
     return sorted(found, key=lambda one: one.moved)
+
+
+def _choices(own: Front) -> list[tuple[str, Front, bool]]:
+    """(What it is called, the options of channels, whether layers are held against their own sort only).
+
+    Channels that are added up in residual sums are read by every later block, so that with them a little is lost
+    everywhere: where there are such and others, the others alone are a choice of their own.
+    """
+    found = [("channels", own, False), ("channels by sort of layer", own, True)]
+    tied = own.known.channels
+    summed = {
+        label
+        for node in own.graph.nodes
+        if node.op == "add" and (track := tied.tracks[node.name]) is not None
+        for label in track.classes
+    }
+    inner = tuple(ladder for ladder in own.options if summed.isdisjoint(ladder[-1].classes))
+    if 0 < len(inner) < len(own.options):
+        found.append(("channels inside of blocks", replace(own, options=inner), False))
+    return found
 
 
 def _from_both_ends(bases: Sequence[_Base]) -> list[_Base]:

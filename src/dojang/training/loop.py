@@ -103,6 +103,7 @@ def fit(
         if isinstance(teacher, nn.Module):
             undo.callback(teacher.train, teacher.training)
             teacher.to(world.device).eval()
+            undo.enter_context(laid_out(teacher, world.device))
         look(module, teacher, data, world)
         settled = settings_of(module)  # as they are after one call, so that what a second one changes is told apart
         look_in_training(module, begin, data, world)
