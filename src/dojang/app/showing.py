@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.app.any_size import load
+from dojang.app.class_names import ClassNames, class_names
 from dojang.app.looking import PictureInside, packed
 from dojang.app.networks import InputSize, require_weights
 from dojang.app.serving import PageServer, Reply, json_bytes
-from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.reading import read_bytes
@@ -141,8 +141,12 @@ def _overview(inside: PictureInside) -> dict[str, Any]:
     """What the page is told of a network at once."""
     graph = inside.graph
     told = overview(count(graph), graph)
-    names = classes.from_text(graph.meta.get("classes", ""))
-    return {**told, "outputs": list(graph.outputs), "classes": list(names), "why_not": inside.why_not}
+    shape = graph.unit_shapes[graph.outputs[0]]
+    called = class_names(graph, shape[1]) if shape and len(shape) > 1 else ClassNames()
+    return {
+        **told, "outputs": list(graph.outputs), "classes": list(called.names), "guessed_names": called.guessed,
+        "why_not": inside.why_not,
+    }  # fmt: skip
 
 
 def _photo(image: Any) -> NDArray[np.uint8]:

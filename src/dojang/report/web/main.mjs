@@ -10,7 +10,7 @@ import { fromHeld } from "./computing.mjs";
 import { fromPicture, fromServer, heldPicture } from "./source.mjs";
 import { fourCases, learner, presser, pressing, showStamp } from "./stamp.mjs";
 import { showWaste } from "./waste.mjs";
-import { percent, preparation, short, speak, spoken, t } from "./words.mjs";
+import { percent, preparation, short, speak, spoken, t, whole } from "./words.mjs";
 
 const data = JSON.parse(document.getElementById("data")?.textContent ?? "{}");
 const bytes = (() => {
@@ -194,7 +194,7 @@ async function answer() {
           part.style.width = `${100 * one.probability}%`;
           return h("li", {}, h("span", { class: "name", text: one.name }), h("span", { class: "number", text: percent(one.probability) }), h("span", { class: "track" }, part));
         }))
-      : h("p", { class: "note", text: t("noAnswer") }));
+      : h("p", { class: "note", text: t("noAnswer") }), found.length && data.overview.guessed_names ? h("p", { class: "note", text: t("guessedNames", { n: whole(data.overview.classes.length) }) }) : "");
   } catch (error) {
     box.replaceChildren(failure(error));
   }

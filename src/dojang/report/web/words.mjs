@@ -7,6 +7,7 @@ export const WORDS = {
   choose: ["Choose another picture, or drop one here", "다른 사진을 고르거나 여기에 놓으세요"],
   answer: ["Answer", "답"],
   noAnswer: ["This network gives no classes.", "이 네트워크는 클래스를 내지 않습니다."],
+  guessedNames: ["The names are those of ImageNet, guessed from 3 channels in and {n} classes out.", "이름은 ImageNet의 것이다. 입력 채널 3개와 클래스 {n}개를 보고 짐작했다."],
   search: ["Search layers", "층 찾기"],
   found: ["{n} of {all} rows", "{all}개 행 중 {n}개"],
   params: ["parameters", "파라미터"],
