@@ -86,8 +86,8 @@ def held_networks(
     held.put_picture(some.pixels, some.name, some.prepared)
     runs = any(inside.why_not is None for inside in sides.values())
     held.told["input"] = [
-        held.put(some.x[0].astype("<f4").tobytes()) if runs else 0,
-        int(some.x[0].size) if runs else 0,
+        held.put(some.one.astype("<f4").tobytes()) if runs else 0,
+        int(some.one.size) if runs else 0,
     ]
     stored: list[str] = []
     for side, inside in sides.items():

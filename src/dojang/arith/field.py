@@ -176,8 +176,8 @@ def tracked(
 ) -> Tracked | None:
     """The field after one node, united over its inputs; with `read` over the features in these inputs."""
     if node.rule.field == "input":
-        rank = len(node.attrs["shape"]) - 1
-        return Tracked((PIXEL,) * rank, tuple(range(2, rank + 2)))
+        rank, batch = len(node.attrs["shape"]) - 1, node.attrs["batch_axis"]
+        return Tracked((PIXEL,) * rank, tuple(axis + (0 <= batch <= axis) for axis in range(1, rank + 1)))
     sizes = [s for s in (shapes[i] for i in node.inputs) if s is not None]
     out = shapes[node.name]
     if out is None or len(sizes) < len(node.inputs) or node.rule.field not in RULES:

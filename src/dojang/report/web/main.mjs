@@ -10,7 +10,7 @@ import { fromHeld } from "./computing.mjs";
 import { fromPicture, fromServer, heldPicture } from "./source.mjs";
 import { fourCases, learner, presser, pressing, showStamp } from "./stamp.mjs";
 import { showWaste } from "./waste.mjs";
-import { percent, preparation, short, speak, spoken, t, whole } from "./words.mjs";
+import { percent, preparation, sentence, short, speak, spoken, t, whole } from "./words.mjs";
 
 const data = JSON.parse(document.getElementById("data")?.textContent ?? "{}");
 const bytes = (() => {
@@ -59,7 +59,7 @@ let standing = null;
 async function start() {
   const wanted = data.lang || (navigator.languages ?? [navigator.language]).map((l) => l.slice(0, 2)).find((l) => l === "ko" || l === "en") || "en";
   speak(wanted);
-  source = data.alone ? fromPicture(heldPicture(data.held, bytes), data.photo) : data.server ? fromServer() : fromHeld(data.held, bytes, data.waste ?? null);
+  source = data.alone ? fromPicture(heldPicture(data.held, bytes), data.photo) : data.server ? fromServer(data.overview.takes_pictures) : fromHeld(data.held, bytes, data.waste ?? null);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); build(); });
   document.addEventListener("keydown", (e) => {
     const field = document.getElementById("search");
@@ -165,7 +165,7 @@ function failure(why) {
 
 async function picture() {
   const box = /** @type {HTMLElement} */ (document.getElementById("photo"));
-  if (data.held === undefined && data.overview.why_not && !data.server) return;
+  if (data.overview?.bare) return;
   try {
     photo = await source.picture();
   } catch (error) {
@@ -183,7 +183,7 @@ async function answer() {
   const box = document.getElementById("answer");
   if (!box) return;
   if (data.overview.why_not) {
-    box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: data.overview.why_not }) }));
+    box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: sentence(data.overview.why_not) }) }));
     return;
   }
   try {
@@ -223,7 +223,7 @@ async function show() {
     else if (state.tab === "field") await sight(box);
     else if (state.tab === "waste") await waste(box, current);
     else if (state.tab === "beforeAfter") await showSides(box, source, data, state.layer, evidence, current);
-    else if (data.overview.why_not) box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: data.overview.why_not }) }));
+    else if (data.overview.why_not) box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: sentence(data.overview.why_not) }) }));
     else if (state.tab === "maps") await maps(box, current);
     else await stamp(box, current);
   } catch (error) {

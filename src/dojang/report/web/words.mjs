@@ -89,6 +89,20 @@ export const WORDS = {
   noStamp: ["This layer presses no window on its input. Choose a convolution, a pooling or a dense layer.", "이 층은 입력에 창을 대지 않습니다. 합성곱, 풀링, 전결합층을 고르세요."],
   tooLarge: ["The input of this layer is too large to bring here ({n} values).", "이 층의 입력이 너무 커서 가져올 수 없습니다 (값 {n}개)."],
   noMaps: ["No maps: {why}. The layers and their costs are shown.", "맵이 없습니다: {why}. 층과 비용만 보입니다."],
+  whyWeights: ["the network has no weights: give them with --weights FILE, or train it first", "네트워크에 가중치가 없습니다. --weights FILE로 주거나 먼저 학습하세요"],
+  whyOperators: ["operators that dojang cannot run: {names}", "dojang이 실행할 수 없는 연산자: {names}"],
+  whyInputs: ["the network has {n} inputs ({names}), and the page puts one picture into one input", "네트워크의 입력이 {n}개({names})인데, 이 페이지는 사진 한 장을 입력 하나에 넣습니다"],
+  whyPicture: ["the network takes {shape} values, which no picture has: give them as an .npy array in its place", "네트워크가 받는 값은 {shape}이라 사진으로는 줄 수 없습니다. 사진 자리에 .npy 배열을 주세요"],
+  whyOther: ["{why}", "{why}"],
+  takesNone: ["this network takes no picture", "이 네트워크는 사진을 받지 않습니다"],
+  fieldPictures: ["receptive fields are measured on pictures only", "수용 영역은 사진에서만 잽니다"],
+  pictureChanged: ["another picture was chosen meanwhile", "그사이에 다른 사진을 골랐습니다"],
+  notDrawn: ["{layer}: its values cannot be drawn as maps (shape {shape})", "{layer}: 값을 맵으로 그릴 수 없습니다 (모양 {shape})"],
+  filterAxes: ["{layer}: filters with more than two axes are not drawn", "{layer}: 축이 셋 이상인 필터는 그리지 않습니다"],
+  noMemory: ["not enough memory", "메모리가 모자랍니다"],
+  pictureTooLarge: ["more than {n} MiB; choose a smaller picture", "{n} MiB보다 큽니다. 더 작은 사진을 고르세요"],
+  refusedPicture: ["{why}", "이 사진은 쓸 수 없습니다 ({why})"],
+  serverGone: ["dojang no longer answers: its command has ended. Start it again, and open the address that it prints", "dojang이 더는 답하지 않습니다. 명령이 끝났습니다. 다시 시작해서 출력되는 주소를 여세요"],
   rounded: ["This file holds the weights as {kind}; the sums are in float32.", "이 파일의 가중치는 {kind}로 저장되었고, 합은 float32로 계산합니다."],
   noNetwork: ["this file holds no network that can be run", "이 파일에는 실행할 수 있는 네트워크가 없습니다"],
   noSamples: ["this page holds no samples; start with --data DATA", "이 페이지에는 표본이 없습니다. --data DATA로 시작하세요"],
@@ -172,6 +186,9 @@ export function t(key, values = {}) {
   if (!text) throw new Error(`no words for ${key}`);
   return text[language].replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
 }
+
+/** A sentence of the server or of the network (`Sentence` of `app/sentences.py`) in the language of now. @param {{key: string, english: string, values: Record<string, unknown>}} one */
+export const sentence = ({ key, english, values }) => (WORDS[key] ? t(key, values) : english);
 
 const MADE = /** @type {Record<string, string>} */ ({ scaled: "madeScaled", pixels: "madePixels", values: "madeValues", "as-they-stand": "madeAsTheyStand", "normalised-already": "madeNormalisedAlready" });
 
