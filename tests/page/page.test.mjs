@@ -113,6 +113,30 @@ test("kernel, stride, padding, groups and filters change sizes and counts", { sk
   await page.context().close();
 });
 
+test("rows and columns have settings of their own, and what no window reads is marked", { skip }, async () => {
+  const { page } = await opened(on, file("stamp.html"));
+  const press = async (name, times) => { for (let i = 0; i < times; i++) await page.click(`[data-setting="${name}"] button >> nth=1`); };
+  const said = async () => [await page.locator("[data-shapes]").textContent(), await page.locator("[data-unread]").count() ? await page.locator("[data-unread]").getAttribute("data-unread") : ""];
+  const choose = async (size) => { await page.selectOption(".settings select >> nth=0", size); await ready(page); };
+  for (const [size, padding, wanted] of [["224", 0, ["3×224×224 → 4×54×54", "1 1"]], ["244", 0, ["3×244×244 → 4×59×59", "1 1"]], ["227", 0, ["3×227×227 → 4×55×55", ""]], ["224", 2, ["3×224×224 → 4×55×55", "1 1"]]]) {
+    await choose(size); // AlexNet's first layer: 11×11, stride 4
+    await press("kernel", 8);
+    await press("stride", 3);
+    await press("padding", padding);
+    assert.deepEqual(await said(), wanted, `${size} ${padding}`);
+    assert.equal(await page.locator(".strip").count(), wanted[1] ? 2 : 0);
+  }
+  await choose("32");
+  await page.check("text=each axis by itself");
+  await press("kernel-1", 2);
+  await press("stride-0", 1);
+  await press("padding-1", 1);
+  assert.deepEqual(await said(), ["3×32×32 → 4×15×30", "1 0"]);
+  assert.match(await page.locator(".counts").textContent(), /184 parameters, 81K MACs/);
+  assert.deepEqual(await page.locator(".cases figure").evaluateAll((all) => all.map((e) => e.dataset.out)), ["3×3", "5×5", "2×2", "3×3", "1×5", "1×3", "2×3", "3×2"]);
+  await page.context().close();
+});
+
 test("an edited tap changes the map and the sum", { skip }, async () => {
   const { page } = await opened(on, server.url);
   await step(page, "right");

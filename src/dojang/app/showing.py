@@ -15,8 +15,8 @@ from dojang.app.any_size import load
 from dojang.app.class_names import ClassNames, class_names
 from dojang.app.looking import PictureInside, packed, takes_pictures
 from dojang.app.networks import InputSize, require_weights
-from dojang.app.serving import PageServer, Reply, json_bytes
 from dojang.app.sentences import Sentence, saying
+from dojang.app.serving import PageServer, Reply, json_bytes
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, FileError, UsageError
 from dojang.base.reading import read_bytes

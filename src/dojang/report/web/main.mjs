@@ -1,5 +1,6 @@
 /** The page: the network on a picture, and what is chosen in it. */
 
+import { cases } from "./cases.mjs";
 import { h } from "./elements.mjs";
 import { drawing } from "./network.mjs";
 import { showMaps } from "./maps.mjs";
@@ -8,7 +9,7 @@ import { showSides } from "./sides.mjs";
 import { showSight } from "./sight.mjs";
 import { fromHeld } from "./computing.mjs";
 import { fromPicture, fromServer, heldPicture } from "./source.mjs";
-import { fourCases, learner, presser, pressing, showStamp } from "./stamp.mjs";
+import { learner, presser, pressing, showStamp } from "./stamp.mjs";
 import { showWaste } from "./waste.mjs";
 import { percent, preparation, sentence, short, speak, spoken, t, whole } from "./words.mjs";
 
@@ -261,7 +262,7 @@ async function stamp(box, current) {
   const layer = presser(rows);
   if (!layer) { box.replaceChildren(layerHead(), h("p", { class: "note", text: t("noStamp") })); return; }
   const inside = h("div", { class: "stamp" }, h("p", { class: "note", text: t("loading") }));
-  box.replaceChildren(layerHead(), inside, key(), fourCases());
+  box.replaceChildren(layerHead(), inside, key(), cases());
   const load = async () => {
     const p = await pressing(source, "after", rows, state.channel, byName.get(layer.inputs[0])?.op === "input");
     if (!current()) return;
@@ -283,8 +284,8 @@ async function alone(box, current) {
   for (let i = 0; i < small.h * small.w; i++) for (let c = 0; c < 3; c++) data32[c * small.h * small.w + i] = small.rgb[3 * i + c];
   const inside = h("div", { class: "stamp" });
   const sizes = h("label", { class: "setting" }, h("span", { text: t("picture") }), h("select", { onchange: (/** @type {any} */ e) => { state.size = Number(e.target.value); show(); } },
-    [7, 32, 64, 128, 224].map((n) => h("option", { value: String(n), selected: n === state.size }, `${n}×${n}`))));
-  box.replaceChildren(inside, key(), fourCases());
+    [7, 32, 64, 128, 224, 227, 244].map((n) => h("option", { value: String(n), selected: n === state.size }, `${n}×${n}`))));
+  box.replaceChildren(inside, key(), cases());
   standing = showStamp(inside, learner({ c: 3, h: small.h, w: small.w, data: data32 }, small), null, [sizes]);
 }
 
