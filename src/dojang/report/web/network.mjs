@@ -5,6 +5,9 @@ import { by, percent, short, t } from "./words.mjs";
 
 const LANE = 14;
 
+/** Rows of a long list that are laid out and painted together, only where they are near the window. */
+const CHUNK = 40;
+
 /**
  * @typedef {{name: string, op: string, type: string, inputs: string[], in_shapes: (number[]|null)[], shape: number[]|null, params: number|null, macs: number|null, window: any, field: any, waste?: number}} LayerRow
  * @typedef {{label: string, layers: string[], lane: number, times: number, kind: string, inner: Block|null, unfolded: boolean}} Row
@@ -25,11 +28,19 @@ export function drawing(flow, totals, picked) {
   const folds = new Map();
 
   /** @param {Block} block @param {Row|null} outer */
-  const list = (block, outer) =>
-    h("ol", { class: "rows" }, block.rows.map((row, i) => {
+  const list = (block, outer) => {
+    const made = block.rows.map((row, i) => {
       if (outer) around.set(row, outer);
       return item(block, row, i);
+    });
+    if (made.length <= 2 * CHUNK) return h("ol", { class: "rows" }, made);
+    const starts = Array.from({ length: Math.ceil(made.length / CHUNK) }, (_, i) => i * CHUNK);
+    return h("div", { class: "rows" }, starts.map((from) => {
+      const part = h("ol", { class: "chunk", start: from + 1 }, made.slice(from, from + CHUNK));
+      part.style.containIntrinsicHeight = `auto ${2.1 * Math.min(CHUNK, made.length - from)}rem`;
+      return part;
     }));
+  };
 
   /** @param {Block} block @param {Row} row @param {number} i */
   const item = (block, row, i) => {
@@ -81,7 +92,7 @@ export function drawing(flow, totals, picked) {
     for (const one of chain) folds.get(one)?.(true);
   };
 
-  const node = h("div", { class: all.length > 200 ? "network long" : "network" }, list(flow, null));
+  const node = h("div", { class: "network" }, list(flow, null));
   node.addEventListener("keydown", (/** @type {KeyboardEvent} */ e) => {
     const buttons = [...node.querySelectorAll("button.pick")].filter((b) => /** @type {HTMLElement} */ (b).offsetParent);
     const at = buttons.indexOf(/** @type {Element} */ (document.activeElement));
@@ -107,6 +118,7 @@ export function drawing(flow, totals, picked) {
     },
     find: (text) => {
       const wanted = text.trim().toLowerCase();
+      node.classList.toggle("searching", wanted !== "");
       let count = 0;
       const fits = (/** @type {Row} */ row) => row.layers.some((name) => name.toLowerCase().includes(wanted)
         || (totals.layers.get(name)?.op ?? "").toLowerCase().includes(wanted));
