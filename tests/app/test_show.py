@@ -581,4 +581,7 @@ def test_every_word_is_in_both_languages() -> None:
     for file in web.iterdir():
         if file.name.endswith(".mjs"):
             used |= set(re.findall(r'\bt\("(\w+)"', file.read_text(encoding="utf-8")))
+    from dojang.evidence.severity import SEVERITY
+
+    used |= {f"kind_{kind.replace('-', '_')}" for kind in SEVERITY}
     assert used <= {key for key, _, _ in known}

@@ -1,7 +1,7 @@
 /** The page: the network on a picture, and what is chosen in it. */
 
 import { cases } from "./cases.mjs";
-import { h } from "./elements.mjs";
+import { h, visible } from "./elements.mjs";
 import { drawing } from "./network.mjs";
 import { showMaps } from "./maps.mjs";
 import { forgetColours, paintPicture } from "./painting.mjs";
@@ -112,7 +112,7 @@ function side() {
   const search = h("input", { id: "search", type: "search", placeholder: t("search"), "aria-label": t("search"),
     oninput: (/** @type {any} */ e) => { const n = network?.find(e.target.value); said.textContent = e.target.value ? t("found", { n, all: network?.rows }) : ""; } });
   const heads = h("div", { class: "row heads", "aria-hidden": "true" }, h("span", { text: t("layer") }), h("span", { text: t("window") }), h("span", { text: t("shape") }), h("span", { text: t("macs") }), h("span", { text: t("params") }));
-  const legend = h("p", { class: "note legend" }, ["conv", "dense", "other"].flatMap((type) => [h("span", { class: `key ${type}` }), `${t(type)} `]), t("share"));
+  const legend = h("p", { class: "note legend" }, ["conv", "dense", "other"].flatMap((type) => [h("span", { class: `key ${type}` }), `${t(type)} `]), h("span", { class: "share", text: t("share") }));
   return h("section", { class: "side", "aria-label": t("network") },
     h("div", { class: "inputs" }, h("div", { id: "photo" }), h("div", { id: "answer" })),
     h("div", { class: "finding" }, search, h("button", { type: "button", onclick: () => network?.fold(true), text: t("unfoldAll") }), h("button", { type: "button", onclick: () => network?.fold(false), text: t("foldAll") }), said),
@@ -175,9 +175,10 @@ async function picture() {
   }
   const canvas = h("canvas", { class: photo.w < 64 ? "pixels" : "", role: "img", "aria-label": photo.name || t("picture") });
   paintPicture(canvas, photo);
+  canvas.style.aspectRatio = String(Math.max(0.6, visible(photo.w, photo.h)));
   const field = h("input", { type: "file", accept: "image/*", id: "file", class: "file", onchange: (/** @type {any} */ e) => e.target.files[0] && take(e.target.files[0]) });
   box.replaceChildren(h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: preparation(photo.prepared) }) : null)),
-    source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : null);
+    source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : "");
 }
 
 async function answer() {

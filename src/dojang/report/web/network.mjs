@@ -1,6 +1,6 @@
 /** The drawing of the network: one row a step, lanes beside it for values that are still to be read. */
 
-import { h, s, shown } from "./elements.mjs";
+import { breaking, h, s, shown } from "./elements.mjs";
 import { by, percent, short, t } from "./words.mjs";
 
 const LANE = 14;
@@ -48,7 +48,7 @@ export function drawing(flow, totals, picked) {
     const below = [...new Set(block.gaps[i + 1].map((line) => line[0]))];
     const inner = h("div", { class: "inner", hidden: !row.unfolded });
     const pick = h("button", { type: "button", class: "pick", onclick: () => picked(row) },
-      h("span", { class: "name", text: name }), row.times > 1 ? h("span", { class: "times", text: t("times", { n: row.times }) }) : null,
+      h("span", { class: "name" }, breaking(name)), row.times > 1 ? h("span", { class: "times", text: t("times", { n: row.times }) }) : null,
       row.kind ? h("span", { class: "kind", text: row.kind }) : null);
     const twist = row.inner
       ? h("button", { type: "button", class: "twist", "aria-expanded": String(row.unfolded), "aria-label": t(row.unfolded ? "fold" : "unfold", { name }),
@@ -165,7 +165,7 @@ function figures(row, totals) {
   const op = row.inner || !head ? "" : layers.map((one) => one.op).join(" ");
   const wasted = layers.reduce((sum, one) => sum + (one.waste ?? 0), 0);
   return [
-    h("span", { class: "window", title: op }, said, wasted ? h("span", { class: "wasted", text: t("markers", { n: wasted }) }) : null),
+    h("span", { class: "window", title: op }, breaking(said), wasted ? h("span", { class: "wasted", text: t("markers", { n: wasted }) }) : null),
     h("span", { class: "shape", text: by(last?.shape ?? null) }),
     bar(layers, "macs", totals.macs),
     bar(layers, "params", totals.params),

@@ -1,6 +1,6 @@
 /** The stamp: one window over the input, its numbers times the filter, the sum, and where it is written. */
 
-import { choice, h, s, stepper } from "./elements.mjs";
+import { choice, h, s, stepper, visible } from "./elements.mjs";
 import { paint, paintPicture, reachOf, tint } from "./painting.mjs";
 import { costs, extent, named, NAMED, outSize, pooled, pressed, products, reads, under } from "./stamping.mjs";
 import { by, short, t, value, whole } from "./words.mjs";
@@ -261,12 +261,12 @@ export function showStamp(box, first, restore, more = []) {
     const [high, across] = [input.h + top + bottom, input.w + left + right];
     const canvas = h("canvas", { class: "pixels" });
     const cells = s("g", { class: "window" });
-    const hatch = s("svg", { viewBox: `${-left} ${-top} ${across} ${high}`, "aria-hidden": "true" },
+    const hatch = s("svg", { viewBox: `${-left} ${-top} ${across} ${high}`, preserveAspectRatio: "none", "aria-hidden": "true" },
       s("defs", {}, s("pattern", { id: "hatch", width: 1, height: 1, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, s("line", { x1: 0, y1: 0, x2: 0, y2: 1, class: "hatch" }))),
       s("path", { d: `M${-left} ${-top}h${across}v${high}h${-across}zM0 0v${input.h}h${input.w}v${-input.h}z`, fill: "url(#hatch)", "fill-rule": "evenodd" }), ...strips(across, high, left, top), cells);
     const over = h("div", { class: "plane", tabindex: 0, role: "application", "aria-label": `${t("input")}: ${t("moveHere")}`, "data-plane": "input" }, canvas, hatch);
-    over.style.aspectRatio = `${across} / ${high}`;
-    over.style.setProperty("--ratio", String(across / high));
+    over.style.aspectRatio = String(visible(across, high));
+    over.style.setProperty("--ratio", String(visible(across, high)));
     Object.assign(canvas.style, { left: `${(100 * left) / across}%`, top: `${(100 * top) / high}%`, width: `${(100 * input.w) / across}%`, height: `${(100 * input.h) / high}%` });
     const drag = (/** @type {PointerEvent} */ e) => {
       const r = over.getBoundingClientRect();
@@ -280,9 +280,9 @@ export function showStamp(box, first, restore, more = []) {
     const out = h("canvas", { class: "pixels" });
     const place = s("g", { class: "window" });
     const target = h("div", { class: "plane", tabindex: 0, role: "application", "aria-label": `${t("output")}: ${t("moveHere")}`, "data-plane": "output" }, out,
-      s("svg", { viewBox: `0 0 ${map.w || 1} ${map.h || 1}`, "aria-hidden": "true" }, place));
-    target.style.aspectRatio = `${map.w || 1} / ${map.h || 1}`;
-    target.style.setProperty("--ratio", String((map.w || 1) / (map.h || 1)));
+      s("svg", { viewBox: `0 0 ${map.w || 1} ${map.h || 1}`, preserveAspectRatio: "none", "aria-hidden": "true" }, place));
+    target.style.aspectRatio = String(visible(map.w || 1, map.h || 1));
+    target.style.setProperty("--ratio", String(visible(map.w || 1, map.h || 1)));
     pointed(target, (e) => {
       const r = target.getBoundingClientRect();
       go(Math.floor(((e.clientY - r.top) / r.height) * map.h), Math.floor(((e.clientX - r.left) / r.width) * map.w));

@@ -84,7 +84,7 @@ export const WORDS = {
   down: ["down", "아래로"],
   across: ["across", "옆으로"],
   apart: ["each axis by itself", "축마다 따로"],
-  unread: ["No window reads the last {rows} rows and the last {columns} columns (orange; padding included).", "마지막 {rows}행과 마지막 {columns}열은 어느 창도 읽지 않는다 (주황색 부분, 패딩 포함)."],
+  unread: ["Read by no window, at the end: rows {rows}, columns {columns} (orange; padding included).", "끝에서 어느 창도 읽지 않는 것: 행 {rows}개, 열 {columns}개 (주황색, 패딩 포함)."],
   named: ["filter by name", "이름으로 고르는 필터"],
   ownFilter: ["as it is", "그대로"],
   identity: ["identity", "그대로 통과"],
@@ -151,6 +151,25 @@ export const WORDS = {
   groupsSaid: ["{g} groups: {a} of the squared correlation stays inside, in the order shown; an arbitrary split keeps {b}", "그룹 {g}개: 보이는 순서에서 제곱 상관의 {a}가 그룹 안에 남고, 아무렇게나 나누면 {b}가 남는다"],
   axes: ["Rows ↓: {h} input channels. Columns →: {w} output channels. Lines: the groups.", "행 ↓: 입력 채널 {h}개. 열 →: 출력 채널 {w}개. 선: 그룹."],
   findings: ["Findings", "발견"],
+  kind_not_finite: ["not-finite", "NaN이나 무한대가 있다"],
+  kind_constant_answers: ["constant-answers", "모든 표본에 같은 답을 낸다"],
+  kind_no_better_than_majority: ["no-better-than-majority", "가장 큰 클래스만 답해도 이만큼 맞는다"],
+  kind_dead_proven: ["dead-proven", "어떤 입력에도 0인 채널 (증명)"],
+  kind_dead_observed: ["dead-observed", "모든 표본에서 0인 채널 (관찰)"],
+  kind_constant: ["constant", "값이 하나뿐인 채널"],
+  kind_duplicate: ["duplicate", "다른 채널의 배수인 채널"],
+  kind_repeated: ["repeated", "다른 층과 같은 것을 계산한다"],
+  kind_unread: ["unread", "아무도 읽지 않는다"],
+  kind_class_missed: ["class-missed", "한 클래스의 표본을 하나도 맞히지 못한다"],
+  kind_exploding: ["exploding", "값이 폭발한다"],
+  kind_vanishing: ["vanishing", "값이 사라진다"],
+  kind_saturated: ["saturated", "활성값의 절반 넘게 범위 끝에 있다"],
+  kind_sensitive: ["sensitive", "가중치를 반올림하면 답이 1 % 넘게 바뀐다"],
+  kind_low_correlation: ["low-correlation", "그룹으로 나눌 수 있다"],
+  kind_low_rank: ["low-rank", "필터들이 펼치는 방향이 필터 수보다 적다"],
+  kind_coverage: ["coverage", "합성곱의 입력이 이미 사진 전체를 본다"],
+  kind_hot_spot: ["hot-spot", "비용의 큰 몫을 차지한다"],
+  kind_idle_block: ["idle-block", "없어도 답이 거의 바뀌지 않는 블록"],
   before: ["before", "전"],
   now: ["after", "후"],
   dividerSaid: ["Divider between before and after", "전과 후 사이의 칸막이"],
@@ -195,6 +214,9 @@ export function t(key, values = {}) {
   if (!text) throw new Error(`no words for ${key}`);
   return text[language].replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
 }
+
+/** A kind of finding (`evidence/severity.py`) in the language of now. @param {string} kind */
+export const kindOf = (kind) => { const key = `kind_${kind.replaceAll("-", "_")}`; return WORDS[key] ? t(key) : kind; };
 
 /** A sentence of the server or of the network (`Sentence` of `app/sentences.py`) in the language of now. @param {{key: string, english: string, values: Record<string, unknown>}} one */
 export const sentence = ({ key, english, values }) => (WORDS[key] ? t(key, values) : english);
