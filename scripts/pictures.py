@@ -1,9 +1,9 @@
 """Takes the pictures of docs/show.md again, in Chromium: docs/pictures/show-*.png.
 
-python scripts/pictures.py [NAME ...]     all, or those whose names begin so (`show-stamp` has `show-stamp-ko` too)
+python scripts/pictures.py [NAME ...]     all, or some by name, in both languages (`show-stamp` has `show-stamp-ko`)
 
-Needs node, Chromium and tests/page/node_modules (`make test-page` brings these). Look at every picture before committing it:
-what is cut off, too small or unclear is a fault of the page.
+Needs node, Chromium and tests/page/node_modules (`make test-page` brings these). Look at every picture before
+committing it: what is cut off, too small or unclear is a fault of the page.
 """
 
 from __future__ import annotations
@@ -127,9 +127,10 @@ def field(folder: Path) -> list[Job]:
 
 def measured(folder: Path) -> list[Job]:
     """The measured field of a place of `digits-cnn`."""
-    return both({"name": "show-field-measured", "url": page(folder, "digits", "digits-cnn"), "element": "section.panel",
-                 "steps": [["click", "#tab-field"], ["fill", ".sliding input", "3"], ["click", "[data-measure]"],
-                           ["waitForSelector", ".measured[data-parts]"], ["hover", '[data-plane="sight"]']]})  # fmt: skip
+    steps = [["click", "#tab-field"], ["fill", ".sliding input", "3"], ["click", "[data-measure]"],
+             ["waitForSelector", ".measured[data-parts]"], ["hover", '[data-plane="sight"]']]  # fmt: skip
+    url = page(folder, "digits", "digits-cnn")
+    return both({"name": "show-field-measured", "url": url, "element": "section.panel", "steps": steps})
 
 
 def waste(folder: Path) -> list[Job]:

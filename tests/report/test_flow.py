@@ -69,7 +69,7 @@ def test_each_row_is_reached_from_what_it_reads(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_names_that_are_no_modules_break_no_line(seed: int) -> None:
-    """Layers in modules at random, so that values leave a module and come back: all are drawn, each behind its inputs."""
+    """Layers in modules at random, so that values leave a module and come back: all stand behind their inputs."""
     graph = random_graph(seed, 24)
     rng = np.random.default_rng(seed)
     called = {node.name: f"m{rng.integers(3)}.{node.name}" if node.op != "input" else node.name for node in graph.nodes}

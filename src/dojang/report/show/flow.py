@@ -111,10 +111,7 @@ def _topological(reads: Sequence[set[int]], first: Sequence[int]) -> list[int]:
     done: set[int] = set()
     ordered: list[int] = []
     while len(ordered) < len(reads):
-        if ready:
-            number = heappop(ready)[1]
-        else:
-            number = next(one for one in waiting if one not in done)
+        number = heappop(ready)[1] if ready else next(one for one in waiting if one not in done)
         if number in done:
             continue
         done.add(number)
