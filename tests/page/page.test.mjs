@@ -258,6 +258,9 @@ test("before and after stand beside each other under a divider", { skip }, async
   await page.locator(".sliding input").fill("20");
   assert.equal(await share(), "20%");
   assert.match(await page.locator("#panel").textContent(), /\d+ of \d+ samples have another answer/);
+  await page.waitForFunction(() => /least time of 7 runs, here.*\d ms/.test(document.querySelector(".totalsof").textContent));
+  const times = await page.locator(".totalsof tr", { hasText: "least time" }).locator("td").allTextContents();
+  assert.ok(times.slice(0, 2).every((text) => parseFloat(text) > 0), times.join()); // finer than the browser's clock
   assert.deepEqual(complaints, []);
   await page.context().close();
 });
@@ -382,6 +385,39 @@ test("a page in one file names layers without a kernel, and the rest works", { s
   await step(page, "behind");
   assert.match(await page.locator("#panel .failed").textContent(), /behind cannot be looked at: it depends on odd/);
   assert.deepEqual(complaints, []);
+  await page.context().close();
+});
+
+test("a network that takes no picture is drawn, and says why in the reader's language", { skip }, async () => {
+  const { page, complaints } = await opened(on, file("two.html"), { locale: "ko-KR" });
+  assert.match(await page.locator("#answer").textContent(), /입력이 2개\(left, right\)/);
+  assert.equal(await page.locator("#photo").textContent(), "");
+  assert.deepEqual(await page.locator("button.pick .name").allTextContents(), ["left", "right", "conv", "other", "sum"]);
+  for (const name of ["stamp", "field", "waste"]) await tab(page, name);
+  assert.deepEqual(complaints, []);
+  await page.context().close();
+});
+
+test("a sequence is drawn thick enough to be seen", { skip }, async () => {
+  const { page, complaints } = await opened(on, file("sound.html"));
+  const thick = async (what) => (await page.locator(what).first().boundingBox()).height;
+  assert.ok((await thick("#photo canvas")) >= 12);
+  assert.ok((await thick(".map canvas")) >= 12);
+  await tab(page, "stamp");
+  assert.ok((await thick('[data-plane="input"]')) >= 12);
+  await tab(page, "field");
+  assert.ok((await thick('[data-plane="sight"]')) >= 12);
+  assert.deepEqual(complaints, []);
+  await page.context().close();
+});
+
+test("when the command has ended the page says so, and how to go on", { skip }, async () => {
+  const ending = await served(["digits-cnn"]);
+  const { page } = await opened(on, ending.url, { locale: "ko-KR" });
+  ending.end();
+  await page.waitForTimeout(1500);
+  await step(page, "fc2");
+  assert.match(await page.locator("#panel .failed").textContent(), /명령이 끝났습니다/);
   await page.context().close();
 });
 
