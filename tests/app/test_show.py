@@ -381,12 +381,51 @@ def test_a_network_without_weights_is_drawn(picture: Path) -> None:
     try:
         data, _ = parts_of(Opened(page).ask("")[1].decode())
         assert data["overview"]["macs"] == 724406816
-        assert "no weights" in data["overview"]["why_not"]
+        assert "no weights" in data["overview"]["why_not"]["english"]
         status, content = Opened(page).ask("maps?layer=conv1&first=0&most=1")
         assert (status, "no weights" in json.loads(content)["error"]) == (400, True)
         assert "but no maps: the network has no weights" in str(page)
     finally:
         page.close()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kind", "said"),
+    [([(3, 8, 8), (3, 8, 8)], "float32", "2 inputs (i0, i1)"), ([(1, 40)], "float32", "takes 1x40 values"),
+     ([(5, 8, 8)], "float32", "takes 5x8x8 values"), ([(12,)], "int64", "takes 12 values"),
+     ([(1, 4, 6, 6)], "float32", "takes 1x4x6x6 values")],
+)  # fmt: skip
+def test_a_network_that_takes_no_picture_is_drawn_and_counted(
+    tmp_path: Path, picture: Path, shapes: list[tuple[int, ...]], kind: str, said: str
+) -> None:
+    inputs = tuple(Node.of(f"i{k}", "input", shape=shape, dtype=kind) for k, shape in enumerate(shapes))
+    graph = Graph((*inputs, Node.of("sum", "add", "i0", inputs[-1].name)), ("sum",), "others")
+    page = dojang.show(graph, picture if len(shapes) > 1 else None, browser=False)
+    try:
+        told = parts_of(Opened(page).ask("")[1].decode())[0]["overview"]
+        assert said in page.why_not
+        assert said in told["why_not"]["english"]
+        assert (told["bare"], told["takes_pictures"]) == (True, False)
+        assert [layer["name"] for layer in told["layers"]] == [node.name for node in graph.nodes]
+        status, content = Opened(page).ask("picture", photo())
+        assert (status, json.loads(content)["words"]["key"]) == (400, "takesNone")
+    finally:
+        page.close()
+    done = dojang.show(graph, output=tmp_path / "bare.html")
+    assert said in done.why_not
+
+
+def test_an_array_stands_in_for_a_picture(tmp_path: Path) -> None:
+    """Whole numbers go in as they are, and a batch is looked at by its first sample, on whatever axis it lies."""
+    for axis, given in ((0, np.array([[7, -2, 8], [1, 1, 1]])), (1, np.array([[7, 1], [-2, 1], [8, 1]]))):
+        nodes = (
+            Node.of("input", "input", shape=(3,), dtype="int64", batch_axis=axis),
+            Node.of("twice", "add", "input", "input"),
+        )
+        np.save(tmp_path / "tokens.npy", given)
+        inside = PictureInside(Graph(nodes, ("twice",), "words"), tmp_path / "tokens.npy")
+        assert (inside.why_not, inside.x.dtype, inside.one.tolist()) == (None, np.int64, [7, -2, 8])
+        assert inside.outputs_on(inside.x).reshape(-1).tolist() == [14, -4, 16]
 
 
 def test_a_picture_alone(tmp_path: Path, picture: Path) -> None:
@@ -409,8 +448,10 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leave out --weights and --input-size and --page-weights$"):
         dojang.show("stamp", weights="w.pt", input_size=(3, 5, 5), page_weights="int8", output=tmp_path / "s.html")
     line = Graph((Node.of("input", "input", shape=(1, 40)),), ("input",), "line")
-    with pytest.raises(ShapeError, match="dojang's own picture: a picture does not fit an input of 1x40"):
-        dojang.show(line, browser=False)
+    (tmp_path / "photo.png").write_bytes(photo())
+    with pytest.raises(ShapeError, match="photo.png: a picture does not fit an input of 1x40"):
+        dojang.show(line, tmp_path / "photo.png", browser=False)
+    (tmp_path / "photo.png").unlink()
     assert sorted(tmp_path.iterdir()) == [tmp_path / "no.jpg"]
     with pytest.raises(GraphError, match="no node"):
         PictureInside(dojang.load("digits-cnn"), None).values("conv9")
@@ -540,4 +581,7 @@ def test_every_word_is_in_both_languages() -> None:
     for file in web.iterdir():
         if file.name.endswith(".mjs"):
             used |= set(re.findall(r'\bt\("(\w+)"', file.read_text(encoding="utf-8")))
+    from dojang.evidence.severity import SEVERITY
+
+    used |= {f"kind_{kind.replace('-', '_')}" for kind in SEVERITY}
     assert used <= {key for key, _, _ in known}

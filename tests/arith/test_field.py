@@ -21,6 +21,30 @@ from dojang.engine.reference.operators import run_reference
 Dependencies = dict[str, np.ndarray]
 
 
+def test_an_input_without_a_batch_axis_has_its_image_behind_two_axes() -> None:
+    """The convolution takes the first axis for the batch, the second for its channels: all of these are read."""
+    nodes = (
+        Node.of("x", "input", shape=(1, 4, 11), batch_axis=-1),
+        Node.of("c", "conv", "x", out=2, kernel=(3,), stride=2),
+    )
+    graph = Graph(nodes, ("c",))
+    rng = np.random.default_rng(5)
+    weights = {k: rng.uniform(0.5, 1.5, s) for k, s in graph.param_shapes.items()}
+    graph = graph.replace(weights=weights)
+    still = rng.uniform(0.5, 1.5, (1, 4, 11))
+    base = run_reference(graph, still, taps=["c"]).taps["c"]
+    reads = np.zeros((4, 11, base.shape[-1]), bool)
+    for row, pixel in np.ndindex(4, 11):
+        moved = still.copy()
+        moved[0, row, pixel] += 1
+        reads[row, pixel] = (run_reference(graph, moved, taps=["c"]).taps["c"] != base).any(axis=(0, 1))
+    spans = fields(graph)["c"]
+    assert spans is not None
+    for place in range(base.shape[-1]):
+        pixels = np.flatnonzero(reads[..., place].all(axis=0))
+        assert spans[0].at(place) == (pixels[0], pixels[-1])
+
+
 def dependencies(graph: Graph, axis: int) -> Dependencies:
     """For each node whether its elements depend on the slices of the input along an image axis: (pixels, *shape).
 

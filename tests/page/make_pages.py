@@ -79,6 +79,30 @@ def lacking() -> Graph:
     return graph.replace(weights={n: np.ones(s, np.float32) for n, s in graph.param_shapes.items()})
 
 
+def two_inputs() -> Graph:
+    """A network that the page cannot put a picture into."""
+    nodes = (
+        Node.of("left", "input", shape=(3, 16, 16)),
+        Node.of("right", "input", shape=(3, 16, 16)),
+        Node.of("conv", "conv", "left", out=4, kernel=(3, 3)),
+        Node.of("other", "conv", "right", out=4, kernel=(3, 3)),
+        Node.of("sum", "add", "conv", "other"),
+    )
+    return Graph(nodes, ("sum",), "two")
+
+
+def sound() -> Graph:
+    """Sequences: a row of values, no picture."""
+    nodes = (
+        Node.of("input", "input", shape=(1, 200)),
+        Node.of("conv", "conv", "input", out=4, kernel=(9,), stride=4),
+        Node.of("relu", "relu", "conv"),
+    )
+    graph = Graph(nodes, ("relu",), "sound")
+    rng = np.random.default_rng(4)
+    return graph.replace(weights={n: rng.normal(0, 1, s).astype(np.float32) for n, s in graph.param_shapes.items()})
+
+
 MODES = {"zero": "zeros", "replicate": "replicate", "reflect": "reflect", "circular": "circular"}
 
 
@@ -179,6 +203,9 @@ def main(folder: Path) -> None:
     cell = f"<!doctype html><title>notebook</title>{page._repr_html_()}"
     (folder / "notebook.html").write_text(cell, encoding="utf-8")
     dojang.show(lacking(), folder / "사진.png", output=folder / "lacking.html", force=True)
+    dojang.show(two_inputs(), output=folder / "two.html", force=True)
+    wave = np.sin(np.arange(200, dtype=np.float32) / 5)[None]
+    dojang.show(sound(), wave, output=folder / "sound.html", force=True)
     dojang.show("stamp", folder / "사진.png", output=folder / "stamp.html", force=True)
     digits = dojang.load("digits-cnn")
     arrays = {name: np.array(array) for name, array in digits.weights.items()}

@@ -1,23 +1,19 @@
 /** What the tests of the page share: the made pages, a browser, and servers. */
 
 import { spawn } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath, pathToFileURL } from "node:url";
+
+import { ready } from "./chromium.mjs";
+
+export { browser, chromium, ready } from "./chromium.mjs";
 
 const require = createRequire(import.meta.url);
 export const folder = process.env.PAGES ?? fileURLToPath(new URL("../../build/page", import.meta.url));
 export const web = pathToFileURL(fileURLToPath(new URL("../../src/dojang/report/web", import.meta.url))).href;
 export const right = JSON.parse(readFileSync(`${folder}/right.json`, "utf8"));
 export const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-
-export const chromium = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find((path) => path && existsSync(path));
-
-/** A browser, closed by the caller. */
-export async function browser() {
-  const { chromium: kind } = await import("playwright-core");
-  return kind.launch({ executablePath: chromium, args: ["--no-sandbox", "--disable-gpu", "--js-flags=--expose-gc"] });
-}
 
 /** The address of a page in the folder. @param {string} name */
 export const file = (name) => pathToFileURL(`${folder}/${name}`).href;
@@ -63,9 +59,6 @@ export async function opened(on, url, options = {}) {
   await ready(page);
   return { page, complaints, requests };
 }
-
-/** Until the panel shows what was chosen. @param {import("playwright-core").Page} page */
-export const ready = (page) => page.waitForSelector('#panel[aria-busy="false"]');
 
 /** @param {import("playwright-core").Page} page @param {string} name */
 export async function tab(page, name) {

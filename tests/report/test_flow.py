@@ -67,6 +67,35 @@ def test_each_row_is_reached_from_what_it_reads(seed: int) -> None:
     assert leaves(block) == [node.name for node in graph.nodes]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_names_that_are_no_modules_break_no_line(seed: int) -> None:
+    """Layers in modules at random, so that values leave a module and come back: all stand behind their inputs."""
+    graph = random_graph(seed, 24)
+    rng = np.random.default_rng(seed)
+    called = {node.name: f"m{rng.integers(3)}.{node.name}" if node.op != "input" else node.name for node in graph.nodes}
+    nodes = tuple(Node.of(called[n.name], n.op, *(called[i] for i in n.inputs), **n.attrs) for n in graph.nodes)
+    graph = Graph(nodes, tuple(called[name] for name in graph.outputs))
+    block = flow_of(count(graph))
+    drawn = leaves(block)
+    assert sorted(drawn) == sorted(called.values())
+    where = {name: place for place, name in enumerate(drawn)}
+    assert all(where[source] < where[node.name] for node in nodes for source in node.inputs)
+
+
+def test_a_module_of_operators_is_taken_apart_and_one_around_everything_is_open() -> None:
+    """As PaddlePaddle names what it writes: `p2o.Conv.0`, `p2o.Relu.0`."""
+    nodes = [Node.of("x", "input", shape=(4, 8, 8))]
+    for i in range(40):
+        nodes.append(Node.of(f"p2o.Conv.{i}", "conv", nodes[-1].name, out=4, kernel=(1, 1)))
+        nodes.append(Node.of(f"p2o.Pool.{i}", "maxpool", nodes[-1].name, kernel=(3, 3), stride=1, padding=1))
+    block = flow_of(count(Graph(tuple(nodes), (nodes[-1].name,))))
+    assert [row.label for row in block.rows] == ["x", "p2o"]
+    inner = block.rows[1].inner
+    assert inner is not None
+    assert (block.rows[1].unfolded, inner.lanes) == (True, 1)
+    assert [row.label for row in inner.rows][:4] == ["Conv.0", "Pool.0", "Conv.1", "Pool.1"]
+
+
 def test_two_values_that_are_alive_are_never_on_one_lane() -> None:
     for seed in range(20):
         block = flow_of(count(random_graph(seed)))

@@ -8,10 +8,10 @@ from typing import Any, final
 
 import numpy as np
 
+from dojang.app.class_names import class_names
 from dojang.app.looking import Array, PictureInside
 from dojang.app.prepared import InputPreparation
 from dojang.app.wasting import WasteOnData
-from dojang.arith import classes
 from dojang.arith.outputs import output_numbers
 from dojang.base.errors import UsageError
 from dojang.engine.browser.program import MOST_BYTES, browser_program
@@ -86,8 +86,8 @@ def held_networks(
     held.put_picture(some.pixels, some.name, some.prepared)
     runs = any(inside.why_not is None for inside in sides.values())
     held.told["input"] = [
-        held.put(some.x[0].astype("<f4").tobytes()) if runs else 0,
-        int(some.x[0].size) if runs else 0,
+        held.put(some.one.astype("<f4").tobytes()) if runs else 0,
+        int(some.one.size) if runs else 0,
     ]
     stored: list[str] = []
     for side, inside in sides.items():
@@ -99,9 +99,10 @@ def held_networks(
         stored.append(program.weights)
         lacking = [f"{name} ({op})" for name, op in program.missing]
         held.lacking += [one for one in lacking if one not in held.lacking]
+        shape = graph.unit_shapes[graph.outputs[0]] or ()
         held.told["sides"][side] = {
             "program": program.to_dict(), "scores": output_numbers(graph), "lacking": lacking,
-            "classes": list(classes.from_text(graph.meta.get("classes", ""))),
+            "classes": list(class_names(graph, shape[1]).names) if len(shape) > 1 else [],
         }  # fmt: skip
     held.weights = " and ".join(dict.fromkeys(stored))
     if waste is not None and held.told["sides"]:

@@ -14,11 +14,14 @@ import numpy as np
 
 from dojang.app.prepared import InputPreparation
 from dojang.app.running import answers, prepare, prepare_picture, size_of
+from dojang.app.sentences import Sentence, saying
+from dojang.arith.conv import by
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
-from dojang.arith.open_sizes import at_size, is_open, nearest, values_for
+from dojang.arith.open_sizes import at_size, is_open, nearest, reference_values, values_for
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.preparation import takes_floats
+from dojang.arith.standard import SINGLE
 from dojang.base.errors import DojangError, GraphError, UsageError
 
 if TYPE_CHECKING:  # the engine takes long to import, and is not needed before the page asks
@@ -66,24 +69,26 @@ class Maps:
 class PictureInside:
     """A network and one picture: values of layers, taps of filters, the answer. Thread-safe.
 
-    `why_not` says why nothing can be computed (no weights, an operator that is not known), None if it can.
+    `x` is the input, `one` the same without its batch axis. `why_not` says why nothing can be computed (no weights, an
+    operator that is not known, an input that no picture gives), None if it can. `bare` says that there is no picture:
+    what stands in its place is grey.
     """
 
     def __init__(self, graph: Graph, source: str | Path | Array | None) -> None:
-        """`source` is a picture, an .npy file or an array; None is dojang's own picture. Raises `UsageError` for a
-        network that takes no picture, and what `prepare` raises.
+        """`source` is a picture, an .npy file or an array; None is dojang's own picture, or nothing for a network that
+        takes none. Raises what `prepare` raises.
         """
-        if len(graph.inputs) != 1:
-            raise UsageError(
-                f"{graph.name}: has {len(graph.inputs)} inputs; only networks with one can be shown so far"
-            )
         self._given = graph
         self._lock = threading.RLock()
         self._engines: dict[tuple[int, ...], Compiled | Session] = {}
         self.turn = 0  # counts the pictures, so that a late answer is not taken for one of the new picture
-        self.why_not = _why_not(graph)
         self._size: tuple[int, ...] | None = None
-        if source is None:
+        no_picture = _no_picture(graph, source is not None)
+        self.why_not = no_picture or _why_not(graph)
+        self.bare = no_picture is not None
+        if self.bare:
+            self._stand_in()
+        elif source is None:
             from dojang.filters.gallery import png, sample
 
             self.look_at_bytes(png(sample(224, 336)), "", "dojang's own picture")
@@ -95,10 +100,25 @@ class PictureInside:
                 "array" if isinstance(source, Array) else Path(source).name,
             )
 
+    def _stand_in(self) -> None:
+        """Zeros in place of a picture; sizes that the network leaves open become about `OPEN`."""
+        graph = self._given
+        if is_open(graph):
+            graph = at_size(graph, reference_values(graph, OPEN[-1]))
+        shape = tuple(graph.inputs[0].attrs["shape"]) if graph.inputs else ()
+        self.graph, self.name, self.prepared = graph, "", InputPreparation("as-they-stand", shape)
+        self.x = np.zeros((1, *((1,) * len(shape))), np.float32)
+        self.one = self.x[0]
+        height, width = (*((1,) * (3 - len(shape))), *shape)[-2:] if len(shape) > 1 else (1, 1)
+        self.pixels = np.full((min(int(height), OPEN[1]), min(int(width), OPEN[2]), 3), 128, np.uint8)
+        self._values, self._result = {}, None
+
     def look_at_bytes(self, raw: bytes, name: str, called: str = "the picture") -> None:
         """Puts the picture of a file's content in. What cannot be read raises, and the picture before stays. Errors
         call a picture without a name `called`.
         """
+        if self.bare:
+            raise saying(UsageError, Sentence("takesNone", f"{self._given.name} takes no picture"))
         node = self._given.inputs[0]
         if is_open(self._given):
             node = node.with_attrs(shape=self._size or tuple(nearest(node.attrs["shape"], OPEN)))
@@ -106,15 +126,17 @@ class PictureInside:
 
     def _look(self, x: Array, prepared: InputPreparation, node: Node, name: str) -> None:
         """Puts the first sample of a batch in."""
-        x = x[:1]
+        axis = node.attrs["batch_axis"]
+        x = x.take([0], axis) if axis >= 0 else x
         self._size = tuple(node.attrs["shape"])
         graph = self._given
         if is_open(graph):
             graph = at_size(graph, values_for(graph, {node.name: node.attrs["shape"]}))
         with self._lock:
             self.graph, self.name, self.prepared = graph, name, prepared
-            self.x = np.ascontiguousarray(x, np.float32)
-            self.pixels = pixels_of(self.x[0], node)
+            self.x = np.ascontiguousarray(x, np.float32 if node.attrs["dtype"] in SINGLE else None)
+            self.one = self.x.take(0, axis) if axis >= 0 else self.x
+            self.pixels = pixels_of(self.one, node)
             self._values: dict[str, Array] = {}
             self._result: Array | None = None
             self.turn += 1
@@ -124,7 +146,7 @@ class PictureInside:
         one value per channel is (c, 1, 1). Raises `GraphError` for a name that is not there or has no such shape.
         """
         if self.why_not is not None:
-            raise GraphError(self.why_not)
+            raise saying(GraphError, self.why_not)
         with self._lock:
             self.graph[name]
             if name not in self._values:
@@ -183,7 +205,8 @@ class PictureInside:
         with self._lock:
             x, turn = self.x, self.turn
         if x.ndim != 4:
-            raise GraphError(f"{self.graph.name}: receptive fields are measured on pictures only")
+            english = f"{self.graph.name}: receptive fields are measured on pictures only"
+            raise saying(GraphError, Sentence("fieldPictures", english))
         often = EFFECT_BLOCKS**2 * (count(self.graph).total.macs or 0) <= EFFECT_MACS
         blocks = EFFECT_BLOCKS if often else EFFECT_BLOCKS // 2
         edges = [np.unique(np.linspace(0, size, min(size, blocks) + 1).astype(int)) for size in x.shape[2:]]
@@ -195,7 +218,7 @@ class PictureInside:
             moved[part] += noise[part]
             with self._lock:  # between two parts other requests are answered
                 if self.turn != turn:
-                    raise GraphError("another picture was chosen meanwhile")
+                    raise saying(GraphError, Sentence("pictureChanged", "another picture was chosen meanwhile"))
                 taps = self._engine().run(moved, [name]).taps[name]
             change = _as_maps(np.asarray(taps, np.float64)[0]) - still
             found[row, column] = np.sqrt(np.square(change).mean(axis=0))
@@ -252,7 +275,9 @@ class PictureInside:
         names = [node.name for node in self.graph.nodes if self._has_maps(node)]
         if name not in names and name not in self.graph.outputs:
             shape = self.graph.unit_shapes[name]
-            raise GraphError(f"{name}: its values cannot be drawn as maps (shape {shape})")
+            shaped = by(shape) if shape is not None else "?"
+            english = f"{name}: its values cannot be drawn as maps (shape {shaped})"
+            raise saying(GraphError, Sentence("notDrawn", english, {"layer": name, "shape": shaped}))
         sizes = {n: 4 * prod(self.graph.unit_shapes[n] or (1,)) for n in names}
         if sum(sizes.values()) > KEPT_BYTES:
             self._values.clear()
@@ -279,17 +304,45 @@ class PictureInside:
         return self._engines[key]
 
 
-def _why_not(graph: Graph) -> str | None:
+def _no_picture(graph: Graph, given: bool) -> Sentence | None:
+    """Why a network is shown without a picture; None if it has one input, and this takes a picture or what was `given`
+    for it.
+    """
+    count = len(graph.inputs)
+    if count != 1:
+        names = ", ".join(node.name for node in graph.inputs)
+        english = f"the network has {count} inputs ({names}), and the page puts one picture into one input"
+        return Sentence("whyInputs", english, {"n": count, "names": names})
+    node = graph.inputs[0]
+    shape = tuple(node.attrs["shape"])
+    if given or takes_pictures(graph):
+        return None
+    english = f"the network takes {by(shape)} values, which no picture has: give them as an .npy array in its place"
+    return Sentence("whyPicture", english, {"shape": by(shape)})
+
+
+def takes_pictures(graph: Graph) -> bool:
+    """Whether a picture can be the input: one input of 1, 3 or 4 channels with two axes behind."""
+    if len(graph.inputs) != 1:
+        return False
+    attrs = graph.inputs[0].attrs
+    shape = attrs["shape"]
+    return len(shape) == 3 and shape[0] in (1, 3, 4) and attrs["dtype"] in SINGLE and attrs["batch_axis"] == 0
+
+
+def _why_not(graph: Graph) -> Sentence | None:
     """Why a network can be drawn and counted but not run; None if it can be run."""
     strange = [f"{node.name} ({node.attrs['kind']})" for node in graph.nodes if node.op == UNKNOWN]
     if strange:
-        return f"operators that dojang cannot run: {', '.join(strange[:5])}"
+        names = ", ".join(strange[:5])
+        return Sentence("whyOperators", f"operators that dojang cannot run: {names}", {"names": names})
     if not graph.weights and graph.param_shapes:
-        return "the network has no weights: give them with --weights FILE, or train it first"
+        english = "the network has no weights: give them with --weights FILE, or train it first"
+        return Sentence("whyWeights", english)
     try:
         graph.check_weights()
     except DojangError as error:
-        return str(error)
+        return Sentence("whyOther", str(error), {"why": str(error)})
     return None
 
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, final
 import numpy as np
 
 from dojang.app.any_size import load
+from dojang.app.class_names import class_names
 from dojang.app.code_pictures import NormaliseBy, how_to_normalise, normalised_by
 from dojang.app.feeding import per_channel
 from dojang.app.networks import InputSize, is_module, names_code, require_weights
 from dojang.app.prepared import InputPreparation
-from dojang.arith import classes
 from dojang.arith.conv import by
 from dojang.arith.graph import Graph, Node
 from dojang.arith.open_sizes import is_open, nearest, values_for
@@ -190,12 +190,13 @@ def run(
     files = () if output is None else (str(_write_npy(output, result.outputs[0], force)),)
     best = answers(graph, result.outputs[0], top)
     meaning = PROBABILITY[output_numbers(graph)] if best else ""
+    guessed = class_names(graph, result.outputs[0].shape[1]).guessed if best else ""
     timed = (
         engine.measured(len(x) if graph.has_batch else 1, size=x.shape[1:] if graph.has_batch else None)
         if plan
         else None
     )
-    return Run(graph.name, said, str(prepared), arrays, best, files, timed, meaning)
+    return Run(graph.name, said, str(prepared), arrays, best, files, timed, meaning, guessed)
 
 
 def with_means(node: Node, normalise: NormaliseBy | None, mean: PerChannel | None, std: PerChannel | None) -> Node:
@@ -332,15 +333,9 @@ def answers(graph: Graph, output: Array, top: int) -> tuple[tuple[Guess, ...], .
     chances = probabilities(graph, wide)
     order = np.argsort(-wide, axis=1, kind="stable")[:, :top]
     return tuple(
-        tuple(Guess(int(i), names[i], float(row[i]), float(chance[i])) for i in best)
+        tuple(Guess(int(i), names.of(i), float(row[i]), float(chance[i])) for i in best)
         for row, chance, best in zip(wide, chances, order, strict=True)
     )
-
-
-def class_names(graph: Graph, count: int) -> list[str]:
-    """Names of the classes from the network's own text; numbers where it has none or another number of them."""
-    known = classes.from_text(graph.meta.get("classes", ""))
-    return list(known) if len(known) == count else [str(i) for i in range(count)]
 
 
 def _write_npy(path: str | Path, array: Array, force: bool) -> Path:

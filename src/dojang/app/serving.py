@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast, final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from dojang.app.sentences import Sentence, sentence_of
 from dojang.base.errors import DojangError, UsageError
 from dojang.base.showing import one_line
 
@@ -108,11 +109,11 @@ def _handler(handle: Handle, token: str) -> type[BaseHTTPRequestHandler]:
             try:
                 reply = self._answer(method)
             except DojangError as error:
-                reply = _refusal(400, one_line(str(error)))
+                reply = _refusal(400, one_line(str(error)), sentence_of(error))
             except (TimeoutError, BrokenPipeError, ConnectionError):
                 raise
             except MemoryError:
-                reply = _refusal(507, "not enough memory")
+                reply = _refusal(507, "not enough memory", Sentence("noMemory", "not enough memory"))
             except Exception as error:
                 reply = _refusal(500, f"unexpected {type(error).__name__}: {one_line(str(error))}")
             if reply.status >= 400:
@@ -157,7 +158,8 @@ def _handler(handle: Handle, token: str) -> type[BaseHTTPRequestHandler]:
             if not (said.isascii() and said.isdigit()) or self.headers.get("Transfer-Encoding"):
                 return _refusal(411, "the length of the body is missing")
             if int(said) > MOST_BYTES:
-                return _refusal(413, f"more than {MOST_BYTES >> 20} MiB; choose a smaller picture")
+                english = f"more than {MOST_BYTES >> 20} MiB; choose a smaller picture"
+                return _refusal(413, english, Sentence("pictureTooLarge", english, {"n": MOST_BYTES >> 20}))
             return self.rfile.read(int(said))
 
         def log_message(self, format: str, *args: Any) -> None:
@@ -166,8 +168,9 @@ def _handler(handle: Handle, token: str) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _refusal(status: int, message: str) -> Reply:
-    return Reply(json_bytes({"error": message}), "application/json", status)
+def _refusal(status: int, message: str, sentence: Sentence | None = None) -> Reply:
+    words = {} if sentence is None else {"words": sentence.to_dict()}
+    return Reply(json_bytes({"error": message, **words}), "application/json", status)
 
 
 def json_bytes(value: Any) -> bytes:

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dojang.app.any_size import load
-from dojang.app.looking import PictureInside, packed
+from dojang.app.class_names import ClassNames, class_names
+from dojang.app.looking import PictureInside, packed, takes_pictures
 from dojang.app.networks import InputSize, require_weights
+from dojang.app.sentences import Sentence, saying
 from dojang.app.serving import PageServer, Reply, json_bytes
-from dojang.arith import classes
 from dojang.arith.cost import count
-from dojang.base.errors import DojangError, UsageError
+from dojang.base.errors import DojangError, FileError, UsageError
 from dojang.base.reading import read_bytes
 from dojang.base.writing import check_target, replace_text
 from dojang.report.json import plain
@@ -75,9 +76,9 @@ def show(
     others. `page_weights` says how it stores the weights: "float32", "float16" or "int8" (one scale for each output
     channel); by default float16, or int8 where float16 takes more than 32 MiB.
 
-    Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a network with several inputs, for a
-    port that is taken, and for a network that is too large for a file. A network without weights is drawn and counted;
-    its maps are not shown.
+    Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a port that is taken, and for a
+    network that is too large for a file. A network without weights, one with several inputs, and one whose input is no
+    picture while no array is given, are drawn and counted; their maps are not shown, and the page says why.
 
     >>> page = show("digits-cnn", browser=False)
     >>> page.url.startswith("http://127.0.0.1:")
@@ -141,8 +142,13 @@ def _overview(inside: PictureInside) -> dict[str, Any]:
     """What the page is told of a network at once."""
     graph = inside.graph
     told = overview(count(graph), graph)
-    names = classes.from_text(graph.meta.get("classes", ""))
-    return {**told, "outputs": list(graph.outputs), "classes": list(names), "why_not": inside.why_not}
+    shape = graph.unit_shapes[graph.outputs[0]]
+    called = class_names(graph, shape[1]) if shape and len(shape) > 1 else ClassNames()
+    return {
+        **told, "outputs": list(graph.outputs), "classes": list(called.names), "guessed_names": called.guessed,
+        "why_not": inside.why_not and inside.why_not.to_dict(), "bare": inside.bare,
+        "takes_pictures": takes_pictures(graph),
+    }  # fmt: skip
 
 
 def _photo(image: Any) -> NDArray[np.uint8]:
@@ -202,7 +208,7 @@ def _served(
 
 def _why_not(told: dict[str, Any]) -> str:
     """Why the page shows no maps; "" if it shows them."""
-    return told.get("overview", {}).get("why_not") or ""
+    return (told.get("overview", {}).get("why_not") or {}).get("english", "")
 
 
 def _quietly(inside: PictureInside) -> None:
@@ -257,13 +263,16 @@ def _answered(
         return Reply(packed(dict(zip(("rows", "columns", "h", "w"), effect.shape, strict=True)), [effect]))
     if path == "values":
         if inside.size_of_values(layer) > MOST_VALUES:
-            raise UsageError(f"{layer}: {inside.size_of_values(layer):,} values are too many for the page")
+            size = inside.size_of_values(layer)
+            english = f"{layer}: {size:,} values are too many for the page"
+            raise saying(UsageError, Sentence("tooLarge", english, {"n": f"{size:,}"}))
         values = inside.values(layer)
         return Reply(packed(dict(zip("chw", values.shape, strict=True)), [values]))
     if path == "taps":
         taps, bias = inside.taps(layer, _number(query, "channel"))
         if taps.ndim != 3:
-            raise UsageError(f"{layer}: filters with more than two axes are not drawn")
+            english = f"{layer}: filters with more than two axes are not drawn"
+            raise saying(UsageError, Sentence("filterAxes", english, {"layer": layer}))
         return Reply(packed({**dict(zip("chw", taps.shape, strict=True)), "bias": bias}, [taps]))
     return None
 
@@ -299,7 +308,10 @@ def _edits(net: Any) -> list[dict[str, Any]]:
 def _look(sides: dict[str, PictureInside], body: bytes, name: str) -> None:
     """The same picture into all networks, or into none."""
     for inside in sides.values():
-        inside.look_at_bytes(body, name)
+        try:
+            inside.look_at_bytes(body, name)
+        except FileError as error:
+            raise saying(FileError, Sentence("refusedPicture", str(error), {"why": str(error)})) from None
 
 
 def _number(query: dict[str, str], name: str) -> int:

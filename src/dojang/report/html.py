@@ -15,6 +15,7 @@ from dojang.report.page import cards, figure, html_table, page, paragraph
 from dojang.report.results import Trained
 from dojang.report.svg import ChartBar, Series, bar_chart, field_chart, line_chart
 from dojang.report.svg_cost import colour_of, share_chart
+from dojang.report.svg_devices import paths_chart
 from dojang.report.table import number, percent, short, size
 from dojang.report.text_count import folded_said, formulas_text, parameters_said, paths_text, uncounted_said
 from dojang.report.text_devices import DEVICE_HEADS, LAYER_HEADS, device_rows, layer_rows
@@ -35,7 +36,8 @@ def devices_section(placed: Placement) -> str:
     said = "".join(paragraph(text) for text in (f"{placement_headline(placed)}.", *placement_notes(placed)))
     each = html_table(DEVICE_HEADS, device_rows(placed), numeric=range(1, len(DEVICE_HEADS)))
     layers = html_table(LAYER_HEADS, layer_rows(placed), numeric=(3, 4, 5))
-    return said + each + layers + paragraph(f"Convention: {placed.convention}.", "muted")
+    drawn = figure(paths_chart(placed), "Shape and parameters of what each device computes; where activations cross.")
+    return said + drawn + each + layers + paragraph(f"Convention: {placed.convention}.", "muted")
 
 
 def count_sections(count: Count) -> list[tuple[str, str]]:

@@ -53,6 +53,7 @@ svg polyline.a{stroke:var(--a)}svg polyline.b{stroke:var(--b)}svg polyline.faint
 svg .image{fill:var(--panel);stroke:var(--fg);stroke-width:2}
 svg .field{fill:none;stroke:var(--a);stroke-width:1.5}
 svg .grid{stroke:var(--rule);stroke-width:1}
+svg .path{stroke:var(--muted);stroke-width:2}svg .cross{stroke:var(--a);stroke-dasharray:7 3}
 th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid var(--a)}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 code{font-family:ui-monospace,monospace;font-size:.92em}

@@ -104,7 +104,8 @@ class Run(Result):
     sample.
 
     `outputs` are the arrays, by the keys of the network's outputs (else the names of the nodes that make them);
-    `prepared` says how the input was made, `probability` what the probability of a class is ("" without classes).
+    `prepared` says how the input was made, `probability` what the probability of a class is ("" without classes),
+    `guessed_names` from what the names of the classes were guessed ("" where they were not).
     """
 
     network: str
@@ -115,11 +116,13 @@ class Run(Result):
     files: tuple[str, ...] = ()
     plan: Plan | None = None
     probability: str = ""
+    guessed_names: str = ""
 
     @property
     def convention(self) -> str:
         """How its numbers are to be read."""
-        return f"probability is {self.probability}; float32" if self.probability else "float32"
+        names = f"; class names are {self.guessed_names}" if self.guessed_names else ""
+        return f"probability is {self.probability}{names}; float32" if self.probability else "float32"
 
     def to_dict(self) -> dict[str, Any]:
         """Shapes and extremes of the outputs; their values where they are few."""

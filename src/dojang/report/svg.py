@@ -101,7 +101,8 @@ def line_chart(
             f'<line class="grid" x1="{left:.1f}" x2="{left + wide:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text class="label" x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>'
         )
-    for mark in ticks(x_low, x_high, inside=True):
+    whole = all(x == int(x) for x, _ in points)
+    for mark in ticks(x_low, x_high, inside=True, whole=whole):
         x, y = at(mark, y_low)
         parts.append(f'<text class="label" x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{mark:g}</text>')
     parts.append(
@@ -203,19 +204,22 @@ def field_chart(title: str, image: tuple[int, int], fields: Sequence[tuple[str, 
     return "".join([*parts, "</svg>"])
 
 
-def ticks(low: float, high: float, most: int = 6, inside: bool = False) -> list[float]:
-    """Round numbers that span low to high (or lie inside it), at most about `most`.
+def ticks(low: float, high: float, most: int = 6, inside: bool = False, whole: bool = False) -> list[float]:
+    """Round numbers (with `whole` whole ones) that span low to high (or lie inside it), at most about `most`.
 
     >>> ticks(0.13, 0.97)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     >>> ticks(1, 30, inside=True)
     [10.0, 20.0, 30.0]
+    >>> ticks(1, 12, inside=True, whole=True)
+    [5.0, 10.0]
     """
     if high <= low:
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / (most - 1)
     scale = 10 ** floor(log10(raw))
-    step = next(s * scale for s in (1, 2, 2.5, 5, 10) if s * scale >= raw * (1 - 1e-9))
+    fits = (s * scale for s in (1, 2, 2.5, 5, 10, 20, 50, 100) if s * scale >= raw * (1 - 1e-9))
+    step = next((s for s in fits if not whole or s == int(s)), 1.0)
     slack = 1e-9
     if inside:
         start, stop = ceil(low / step - slack), floor(high / step + slack)

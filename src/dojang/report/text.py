@@ -154,6 +154,8 @@ def run_text(run: Run, width: int = WIDTH, style: Style = PLAIN) -> str:
             f"  {padded(name, wide)}  {percent(guess.probability):>8}  score {guess.score:.4g}"
             for name, guess in zip(called, sample, strict=True)
         ]
+    if run.guessed_names:
+        lines.append(style.dim(f"class names: {run.guessed_names}"))
     if not run.top:
         for name, array in run.outputs.items():
             spread = f", from {array.min():.4g} to {array.max():.4g}" if array.size else ""

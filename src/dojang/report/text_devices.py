@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dojang.arith.devices import Placement
+from dojang.report.svg_devices import placed_layers
 from dojang.report.table import PLAIN, WIDTH, Column, Style, names, number, paragraph, short, size, sizes, table
 
 MOST_ROWS = 16
@@ -67,7 +68,6 @@ def device_rows(found: Placement) -> list[list[str]]:
 
 def layer_rows(found: Placement) -> list[list[str]]:
     """The layers that have MACs or parameters, or before which activations are exchanged."""
-    shown = [x for x in found.layers if any(x.macs) or any(x.received_bytes) or (any(x.params) and x.op != "batchnorm")]
     return [
         [
             layer.name,
@@ -78,7 +78,7 @@ def layer_rows(found: Placement) -> list[list[str]]:
             _reach(layer.received_bytes, size) if any(layer.received_bytes) else "-",
             ", ".join(layer.received),
         ]
-        for layer in shown
+        for layer in placed_layers(found)
     ]
 
 

@@ -23,7 +23,8 @@ fc 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 
 from dojang.arith.cost import Count
 from dojang.arith.layer import Layer
@@ -92,7 +93,34 @@ def flow_of(count: Count) -> FlowBlock:
             readers.setdefault(source, []).append(layer.name)
     hidden = {layer.name for layer in count.layers if layer.op == "constant"}
     last = count.layers[-1].name if count.layers else ""
-    return _Drawing(readers, hidden, last).block(parts, FIT)
+    order = {layer.name: place for place, layer in enumerate(count.layers)}
+    drawing = _Drawing(readers, hidden, last, order, count.layers)
+    return drawing.block(drawing.in_order(parts), FIT)
+
+
+def _topological(reads: Sequence[set[int]], first: Sequence[int]) -> list[int]:
+    """The numbers so that each stands behind those that it reads, else by `first`; a cycle is broken at its first."""
+    left = [set(one) for one in reads]
+    readers: dict[int, list[int]] = {}
+    for number, sources in enumerate(reads):
+        for source in sources:
+            readers.setdefault(source, []).append(number)
+    ready = [(first[number], number) for number, sources in enumerate(left) if not sources]
+    heapify(ready)
+    waiting = sorted((number for number, sources in enumerate(left) if sources), key=lambda number: first[number])
+    done: set[int] = set()
+    ordered: list[int] = []
+    while len(ordered) < len(reads):
+        number = heappop(ready)[1] if ready else next(one for one in waiting if one not in done)
+        if number in done:
+            continue
+        done.add(number)
+        ordered.append(number)
+        for reader in readers.get(number, ()):
+            left[reader].discard(number)
+            if not left[reader] and reader not in done:
+                heappush(ready, (first[reader], reader))
+    return ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +128,50 @@ class _Drawing:
     readers: dict[str, list[str]]
     hidden: set[str]
     last: str
+    order: dict[str, int]
+    layers: Sequence[Layer]
+
+    def in_order(self, parts: Sequence[NestedPart]) -> tuple[NestedPart, ...]:
+        """The parts so that each stands behind what it reads.
+
+        A module that values leave and enter again (as where names are those of operators, `Conv.0`, `Conv.1`) is no
+        step of the computation: its own parts stand in its place.
+        """
+        found: list[NestedPart] = []
+        for part in parts:
+            inner = self.in_order(part.parts)
+            if part.module is not None and self._left_and_entered(part):
+                found += [replace(one, label=f"{part.label}.{one.label}", repeats=False) for one in inner]
+            else:
+                found.append(replace(part, parts=inner))
+        owner = {layer.name: number for number, part in enumerate(found) for layer in part.layers}
+        reads = [
+            {owner[source] for layer in part.layers for source in layer.inputs if owner.get(source, number) != number}
+            for number, part in enumerate(found)
+        ]
+        ordered = _topological(reads, [self.order[part.layers[0].name] for part in found])
+        return tuple(
+            replace(found[number], repeats=found[number].repeats and place > 0 and ordered[place - 1] == number - 1)
+            for place, number in enumerate(ordered)
+        )
+
+    def _left_and_entered(self, part: NestedPart) -> bool:
+        """Whether a value leaves a module and comes back through layers outside of it."""
+        own = {layer.name for layer in part.layers}
+        places = [self.order[name] for name in own]
+        outside: set[str] = set()  # layers that depend on the module
+        for layer in self.layers[min(places) : max(places) + 1]:
+            if layer.name in own:
+                if not outside.isdisjoint(layer.inputs):
+                    return True
+            elif any(source in own or source in outside for source in layer.inputs):
+                outside.add(layer.name)
+        return False
 
     def block(self, parts: Sequence[NestedPart], room: int) -> FlowBlock:
-        """The drawing of some parts; those that make it clearer without needing more than `room` rows are unfolded."""
+        """The drawing of some parts; those that make it clearer without needing more than `room` rows are unfolded, and
+        a module that is nearly the whole network.
+        """
         items = self._items(parts)
         lanes, gaps, most = self._lanes(items)
         left = room - len(items)
@@ -115,7 +184,8 @@ class _Drawing:
                     only = inner.rows[0]
                     item.label, item.times, item.kind = f"{item.label}.{only.label}", only.times, only.kind
                     inner = only.inner or inner
-                unfolded = 1 < len(inner.rows) <= left and bool(room)
+                nearly_all = len(items) <= 3 and 2 * len(item.layers) > len(self.layers)
+                unfolded = bool(room) and len(inner.rows) > 1 and (len(inner.rows) <= left or nearly_all)
                 left -= len(inner.rows) if unfolded else 0
             names = tuple(layer.name for layer in item.layers)
             rows.append(FlowRow(item.label, names, lane, item.times, item.kind, inner, unfolded))
@@ -124,6 +194,7 @@ class _Drawing:
     def _items(self, parts: Sequence[NestedPart]) -> list[_Item]:
         found: list[_Item] = []
         place = 0
+        parts = [part for part in parts if any(layer.name not in self.hidden for layer in part.layers)]
         while place < len(parts):
             part = parts[place]
             run = [part]

@@ -19,7 +19,7 @@ from dojang.report.markup import escape
 
 MODULES = (
     *("words", "elements", "painting", "stamping", "source", "scaling", "compute", "computing", "network", "maps"),
-    *("stamp", "sight", "waste", "sides", "main"),
+    *("cases", "stamp", "sight", "waste", "sides", "main"),
 )
 """The modules in an order in which each stands behind those that it imports."""
 

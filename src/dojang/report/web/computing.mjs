@@ -19,6 +19,7 @@ import { t } from "./words.mjs";
 
 const TOP = 5;
 const RUNS = 7;
+const TICKS = 4; // milliseconds that one measurement takes at least
 const PARTS = 16;
 const PATIENCE = 4000; // milliseconds for measuring a receptive field, else its parts get larger
 const VALUES_KEPT = 8;
@@ -131,12 +132,14 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
     },
     time: async (/** @type {string} */ side) => {
       const network = await ready(side);
-      const times = Array.from({ length: RUNS }, () => {
+      const timed = (/** @type {number} */ runs) => {
         const start = performance.now();
-        network.run(numbers);
-        return performance.now() - start;
-      });
-      return Math.min(...times);
+        for (let i = 0; i < runs; i++) network.run(numbers);
+        return (performance.now() - start) / runs;
+      };
+      let runs = 1; // as many as the clock of a browser, which has steps of 0.1 ms or more, needs
+      while (timed(runs) * runs < TICKS && runs < 4096) runs *= 4;
+      return Math.min(...Array.from({ length: RUNS }, () => timed(runs)));
     },
   };
 }

@@ -33,6 +33,12 @@ function fill(node, attrs, children) {
  */
 export const h = (tag, attrs = null, ...children) => fill(document.createElement(tag), attrs, children);
 
+/** Width over height of a drawing of values: a row or a column of them stays thick enough to be seen. @param {number} wide @param {number} high */
+export const visible = (wide, high) => Math.max(1 / 3, Math.min(8, wide / high));
+
+/** A name that may be broken behind its points, dashes and underscores, and not inside of its words. @param {string} name */
+export const breaking = (name) => name.split(/(?<=[_.\-/])/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
+
 /**
  * An SVG element; numbers become attributes.
  * @param {string} tag @param {Record<string, any>|null} [attrs] @param {...any} children

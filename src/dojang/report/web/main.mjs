@@ -1,6 +1,7 @@
 /** The page: the network on a picture, and what is chosen in it. */
 
-import { h } from "./elements.mjs";
+import { cases } from "./cases.mjs";
+import { h, visible } from "./elements.mjs";
 import { drawing } from "./network.mjs";
 import { showMaps } from "./maps.mjs";
 import { forgetColours, paintPicture } from "./painting.mjs";
@@ -8,9 +9,9 @@ import { showSides } from "./sides.mjs";
 import { showSight } from "./sight.mjs";
 import { fromHeld } from "./computing.mjs";
 import { fromPicture, fromServer, heldPicture } from "./source.mjs";
-import { fourCases, learner, presser, pressing, showStamp } from "./stamp.mjs";
+import { learner, presser, pressing, showStamp } from "./stamp.mjs";
 import { showWaste } from "./waste.mjs";
-import { percent, preparation, short, speak, spoken, t } from "./words.mjs";
+import { percent, preparation, sentence, short, speak, spoken, t, whole } from "./words.mjs";
 
 const data = JSON.parse(document.getElementById("data")?.textContent ?? "{}");
 const bytes = (() => {
@@ -59,7 +60,7 @@ let standing = null;
 async function start() {
   const wanted = data.lang || (navigator.languages ?? [navigator.language]).map((l) => l.slice(0, 2)).find((l) => l === "ko" || l === "en") || "en";
   speak(wanted);
-  source = data.alone ? fromPicture(heldPicture(data.held, bytes), data.photo) : data.server ? fromServer() : fromHeld(data.held, bytes, data.waste ?? null);
+  source = data.alone ? fromPicture(heldPicture(data.held, bytes), data.photo) : data.server ? fromServer(data.overview.takes_pictures) : fromHeld(data.held, bytes, data.waste ?? null);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); build(); });
   document.addEventListener("keydown", (e) => {
     const field = document.getElementById("search");
@@ -111,7 +112,7 @@ function side() {
   const search = h("input", { id: "search", type: "search", placeholder: t("search"), "aria-label": t("search"),
     oninput: (/** @type {any} */ e) => { const n = network?.find(e.target.value); said.textContent = e.target.value ? t("found", { n, all: network?.rows }) : ""; } });
   const heads = h("div", { class: "row heads", "aria-hidden": "true" }, h("span", { text: t("layer") }), h("span", { text: t("window") }), h("span", { text: t("shape") }), h("span", { text: t("macs") }), h("span", { text: t("params") }));
-  const legend = h("p", { class: "note legend" }, ["conv", "dense", "other"].flatMap((type) => [h("span", { class: `key ${type}` }), `${t(type)} `]), t("share"));
+  const legend = h("p", { class: "note legend" }, ["conv", "dense", "other"].flatMap((type) => [h("span", { class: `key ${type}` }), `${t(type)} `]), h("span", { class: "share", text: t("share") }));
   return h("section", { class: "side", "aria-label": t("network") },
     h("div", { class: "inputs" }, h("div", { id: "photo" }), h("div", { id: "answer" })),
     h("div", { class: "finding" }, search, h("button", { type: "button", onclick: () => network?.fold(true), text: t("unfoldAll") }), h("button", { type: "button", onclick: () => network?.fold(false), text: t("foldAll") }), said),
@@ -165,7 +166,7 @@ function failure(why) {
 
 async function picture() {
   const box = /** @type {HTMLElement} */ (document.getElementById("photo"));
-  if (data.held === undefined && data.overview.why_not && !data.server) return;
+  if (data.overview?.bare) return;
   try {
     photo = await source.picture();
   } catch (error) {
@@ -174,16 +175,17 @@ async function picture() {
   }
   const canvas = h("canvas", { class: photo.w < 64 ? "pixels" : "", role: "img", "aria-label": photo.name || t("picture") });
   paintPicture(canvas, photo);
+  canvas.style.aspectRatio = String(Math.max(0.6, visible(photo.w, photo.h)));
   const field = h("input", { type: "file", accept: "image/*", id: "file", class: "file", onchange: (/** @type {any} */ e) => e.target.files[0] && take(e.target.files[0]) });
   box.replaceChildren(h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: preparation(photo.prepared) }) : null)),
-    source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : null);
+    source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : "");
 }
 
 async function answer() {
   const box = document.getElementById("answer");
   if (!box) return;
   if (data.overview.why_not) {
-    box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: data.overview.why_not }) }));
+    box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: sentence(data.overview.why_not) }) }));
     return;
   }
   try {
@@ -194,7 +196,7 @@ async function answer() {
           part.style.width = `${100 * one.probability}%`;
           return h("li", {}, h("span", { class: "name", text: one.name }), h("span", { class: "number", text: percent(one.probability) }), h("span", { class: "track" }, part));
         }))
-      : h("p", { class: "note", text: t("noAnswer") }));
+      : h("p", { class: "note", text: t("noAnswer") }), found.length && data.overview.guessed_names ? h("p", { class: "note", text: t("guessedNames", { n: whole(data.overview.classes.length) }) }) : "");
   } catch (error) {
     box.replaceChildren(failure(error));
   }
@@ -223,7 +225,7 @@ async function show() {
     else if (state.tab === "field") await sight(box);
     else if (state.tab === "waste") await waste(box, current);
     else if (state.tab === "beforeAfter") await showSides(box, source, data, state.layer, evidence, current);
-    else if (data.overview.why_not) box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: data.overview.why_not }) }));
+    else if (data.overview.why_not) box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: sentence(data.overview.why_not) }) }));
     else if (state.tab === "maps") await maps(box, current);
     else await stamp(box, current);
   } catch (error) {
@@ -261,7 +263,7 @@ async function stamp(box, current) {
   const layer = presser(rows);
   if (!layer) { box.replaceChildren(layerHead(), h("p", { class: "note", text: t("noStamp") })); return; }
   const inside = h("div", { class: "stamp" }, h("p", { class: "note", text: t("loading") }));
-  box.replaceChildren(layerHead(), inside, key(), fourCases());
+  box.replaceChildren(layerHead(), inside, key(), cases());
   const load = async () => {
     const p = await pressing(source, "after", rows, state.channel, byName.get(layer.inputs[0])?.op === "input");
     if (!current()) return;
@@ -283,8 +285,8 @@ async function alone(box, current) {
   for (let i = 0; i < small.h * small.w; i++) for (let c = 0; c < 3; c++) data32[c * small.h * small.w + i] = small.rgb[3 * i + c];
   const inside = h("div", { class: "stamp" });
   const sizes = h("label", { class: "setting" }, h("span", { text: t("picture") }), h("select", { onchange: (/** @type {any} */ e) => { state.size = Number(e.target.value); show(); } },
-    [7, 32, 64, 128, 224].map((n) => h("option", { value: String(n), selected: n === state.size }, `${n}×${n}`))));
-  box.replaceChildren(inside, key(), fourCases());
+    [7, 32, 64, 128, 224, 227, 244].map((n) => h("option", { value: String(n), selected: n === state.size }, `${n}×${n}`))));
+  box.replaceChildren(inside, key(), cases());
   standing = showStamp(inside, learner({ c: 3, h: small.h, w: small.w, data: data32 }, small), null, [sizes]);
 }
 

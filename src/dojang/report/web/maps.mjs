@@ -1,6 +1,6 @@
 /** The maps of one layer, strongest first. */
 
-import { h } from "./elements.mjs";
+import { h, visible } from "./elements.mjs";
 import { colourOf, paint } from "./painting.mjs";
 import { t, value } from "./words.mjs";
 
@@ -20,7 +20,7 @@ export async function showMaps(box, source, side, layer, common, names, opened, 
   if (maps.h * maps.w === 1) return vector(box, maps, names, opened);
   const head = h("p", { class: "note", text: t("strongest", { n: all, h: maps.h, w: maps.w }) });
   const grid = h("div", { class: "maps" });
-  grid.style.setProperty("--aspect", String(maps.w / maps.h));
+  grid.style.setProperty("--aspect", String(visible(maps.w, maps.h)));
   const more = h("button", { type: "button", class: "more" });
   let reach = 0;
   const add = () => {

@@ -1,9 +1,12 @@
 /** The drawing of the network: one row a step, lanes beside it for values that are still to be read. */
 
-import { h, s, shown } from "./elements.mjs";
+import { breaking, h, s, shown } from "./elements.mjs";
 import { by, percent, short, t } from "./words.mjs";
 
 const LANE = 14;
+
+/** Rows of a long list that are laid out and painted together, only where they are near the window. */
+const CHUNK = 40;
 
 /**
  * @typedef {{name: string, op: string, type: string, inputs: string[], in_shapes: (number[]|null)[], shape: number[]|null, params: number|null, macs: number|null, window: any, field: any, waste?: number}} LayerRow
@@ -25,11 +28,19 @@ export function drawing(flow, totals, picked) {
   const folds = new Map();
 
   /** @param {Block} block @param {Row|null} outer */
-  const list = (block, outer) =>
-    h("ol", { class: "rows" }, block.rows.map((row, i) => {
+  const list = (block, outer) => {
+    const made = block.rows.map((row, i) => {
       if (outer) around.set(row, outer);
       return item(block, row, i);
+    });
+    if (made.length <= 2 * CHUNK) return h("ol", { class: "rows" }, made);
+    const starts = Array.from({ length: Math.ceil(made.length / CHUNK) }, (_, i) => i * CHUNK);
+    return h("div", { class: "rows" }, starts.map((from) => {
+      const part = h("ol", { class: "chunk", start: from + 1 }, made.slice(from, from + CHUNK));
+      part.style.containIntrinsicHeight = `auto ${2.1 * Math.min(CHUNK, made.length - from)}rem`;
+      return part;
     }));
+  };
 
   /** @param {Block} block @param {Row} row @param {number} i */
   const item = (block, row, i) => {
@@ -37,7 +48,7 @@ export function drawing(flow, totals, picked) {
     const below = [...new Set(block.gaps[i + 1].map((line) => line[0]))];
     const inner = h("div", { class: "inner", hidden: !row.unfolded });
     const pick = h("button", { type: "button", class: "pick", onclick: () => picked(row) },
-      h("span", { class: "name", text: name }), row.times > 1 ? h("span", { class: "times", text: t("times", { n: row.times }) }) : null,
+      h("span", { class: "name" }, breaking(name)), row.times > 1 ? h("span", { class: "times", text: t("times", { n: row.times }) }) : null,
       row.kind ? h("span", { class: "kind", text: row.kind }) : null);
     const twist = row.inner
       ? h("button", { type: "button", class: "twist", "aria-expanded": String(row.unfolded), "aria-label": t(row.unfolded ? "fold" : "unfold", { name }),
@@ -81,7 +92,7 @@ export function drawing(flow, totals, picked) {
     for (const one of chain) folds.get(one)?.(true);
   };
 
-  const node = h("div", { class: all.length > 200 ? "network long" : "network" }, list(flow, null));
+  const node = h("div", { class: "network" }, list(flow, null));
   node.addEventListener("keydown", (/** @type {KeyboardEvent} */ e) => {
     const buttons = [...node.querySelectorAll("button.pick")].filter((b) => /** @type {HTMLElement} */ (b).offsetParent);
     const at = buttons.indexOf(/** @type {Element} */ (document.activeElement));
@@ -107,6 +118,7 @@ export function drawing(flow, totals, picked) {
     },
     find: (text) => {
       const wanted = text.trim().toLowerCase();
+      node.classList.toggle("searching", wanted !== "");
       let count = 0;
       const fits = (/** @type {Row} */ row) => row.layers.some((name) => name.toLowerCase().includes(wanted)
         || (totals.layers.get(name)?.op ?? "").toLowerCase().includes(wanted));
@@ -153,7 +165,7 @@ function figures(row, totals) {
   const op = row.inner || !head ? "" : layers.map((one) => one.op).join(" ");
   const wasted = layers.reduce((sum, one) => sum + (one.waste ?? 0), 0);
   return [
-    h("span", { class: "window", title: op }, said, wasted ? h("span", { class: "wasted", text: t("markers", { n: wasted }) }) : null),
+    h("span", { class: "window", title: op }, breaking(said), wasted ? h("span", { class: "wasted", text: t("markers", { n: wasted }) }) : null),
     h("span", { class: "shape", text: by(last?.shape ?? null) }),
     bar(layers, "macs", totals.macs),
     bar(layers, "params", totals.params),

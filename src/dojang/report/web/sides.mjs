@@ -89,7 +89,8 @@ async function divided(box, source, layer, current) {
 }
 
 /**
- * Channels before with the channel after whose map is most like theirs on this picture, each taken once; −1 for none.
+ * Channels before with the channel after whose map is most like theirs on this picture, each taken once; behind them
+ * those that have none (−1).
  * @param {import("./stamping.mjs").Values} a @param {import("./stamping.mjs").Values} b
  * @returns {[number, number][]}
  */
@@ -112,5 +113,6 @@ export function paired(a, b) {
   const to = new Array(a.c).fill(-1);
   const taken = new Set();
   for (const [, i, j] of likeness) if (to[i] < 0 && !taken.has(j)) { to[i] = j; taken.add(j); }
-  return to.map((j, i) => [i, j]);
+  const pairs = to.map((j, i) => /** @type {[number, number]} */ ([i, j]));
+  return [...pairs.filter((one) => one[1] >= 0), ...pairs.filter((one) => one[1] < 0)];
 }

@@ -1,6 +1,6 @@
 /** What one output sees: its receptive field on the photo, layer by layer. */
 
-import { h, s } from "./elements.mjs";
+import { h, s, visible } from "./elements.mjs";
 import { paintPicture } from "./painting.mjs";
 import { percent, t, whole } from "./words.mjs";
 
@@ -23,7 +23,7 @@ export function seenBy(span, place) {
 export function showSight(box, picture, layers, chosen, changed, measure) {
   let at = Math.max(0, chosen);
   let [fy, fx] = [0.5, 0.5];
-  const canvas = h("canvas", {});
+  const canvas = h("canvas", { class: picture.w < 64 ? "pixels" : "" });
   const effect = h("canvas", { class: "pixels effect", hidden: true });
   /** @type {Map<string, import("./source.mjs").Effect>} */
   const measured = new Map();
@@ -31,9 +31,9 @@ export function showSight(box, picture, layers, chosen, changed, measure) {
   const frame = s("rect", { class: "frame" });
   const spot = s("rect", { class: "spot" });
   const over = h("div", { class: "plane photo", tabindex: 0, role: "application", "aria-label": t("moveHere"), "data-plane": "sight" }, canvas, effect,
-    s("svg", { viewBox: `0 0 ${picture.w} ${picture.h}`, "aria-hidden": "true" }, shade, frame, spot));
-  over.style.aspectRatio = `${picture.w} / ${picture.h}`;
-  over.style.setProperty("--ratio", String(picture.w / picture.h));
+    s("svg", { viewBox: `0 0 ${picture.w} ${picture.h}`, preserveAspectRatio: "none", "aria-hidden": "true" }, shade, frame, spot));
+  over.style.aspectRatio = String(visible(picture.w, picture.h));
+  over.style.setProperty("--ratio", String(visible(picture.w, picture.h)));
   const said = h("p", { class: "sight", "aria-live": "polite" });
   const name = h("output", {});
   const slider = h("input", { type: "range", min: "0", max: String(layers.length - 1), value: String(at), "aria-label": t("layer"),
@@ -87,6 +87,7 @@ export function showSight(box, picture, layers, chosen, changed, measure) {
   function drawEffect(layer, y, x) {
     const one = measured.get(layer);
     effect.hidden = !one;
+    spot.setAttribute("class", one ? "spot outlined" : "spot"); // what was measured shows through
     button.hidden = Boolean(one);
     if (!one) { found.textContent = ""; return; }
     const parts = one.rows * one.columns;

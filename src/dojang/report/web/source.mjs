@@ -27,7 +27,7 @@
  * @typedef {{n: number, h: number, w: number, ph: number, pw: number, data: Float32Array, rgb: Uint8Array}} Samples
  */
 
-import { t } from "./words.mjs";
+import { sentence, t } from "./words.mjs";
 
 /** The head and the bytes behind it. @param {ArrayBuffer} buffer */
 function unpacked(buffer) {
@@ -35,13 +35,16 @@ function unpacked(buffer) {
   return { head: JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length))), at: 4 + length };
 }
 
-/** Asks the server that gave this page. @returns {Source} */
-export function fromServer() {
+/** Asks the server that gave this page. @param {boolean} takesPictures @returns {Source} */
+export function fromServer(takesPictures) {
   /** @type {Map<string, Promise<any>>} */
   const kept = new Map();
   const ask = async (/** @type {string} */ path, /** @type {Record<string, any>} */ query = {}, /** @type {RequestInit} */ init = {}) => {
-    const reply = await fetch(`${path}?${new URLSearchParams(query)}`, init);
-    if (!reply.ok) throw new Error((await reply.json()).error);
+    const reply = await fetch(`${path}?${new URLSearchParams(query)}`, init).catch(() => { throw new Error(t("serverGone")); });
+    if (!reply.ok) {
+      const { error, words } = await reply.json();
+      throw new Error(words ? sentence(words) : error);
+    }
     return reply.arrayBuffer();
   };
   /** Keeps the last few answers. @param {string} key @param {() => Promise<any>} make */
@@ -54,7 +57,7 @@ export function fromServer() {
     return found;
   };
   return {
-    takesPictures: true,
+    takesPictures,
     rounded: "",
     maps: (side, layer, first, most) => once(`maps ${side} ${first} ${most} ${layer}`, async () => {
       const buffer = await ask("maps", { side, layer, first, most });

@@ -1,6 +1,6 @@
 /** The stamp: one window over the input, its numbers times the filter, the sum, and where it is written. */
 
-import { choice, h, s, stepper } from "./elements.mjs";
+import { choice, h, s, stepper, visible } from "./elements.mjs";
 import { paint, paintPicture, reachOf, tint } from "./painting.mjs";
 import { costs, extent, named, NAMED, outSize, pooled, pressed, products, reads, under } from "./stamping.mjs";
 import { by, short, t, value, whole } from "./words.mjs";
@@ -106,6 +106,7 @@ export function showStamp(box, first, restore, more = []) {
   const p = first;
   const original = p.taps && { c: p.taps.c, h: p.taps.h, w: p.taps.w, data: p.taps.data.slice() };
   let [y, x] = [0, 0];
+  let apart = [p.g.kernel, p.g.stride, p.g.dilation, p.g.padding.map((one) => one[0])].some(([down, across]) => down !== across);
   let plane = 0;
   let timer = 0;
   let written = Infinity;
@@ -123,7 +124,9 @@ export function showStamp(box, first, restore, more = []) {
   const equation = h("p", { class: "equation", "aria-live": "off" });
   const moves = h("div", { class: "moves" });
   const others = h("div", { class: "others" });
-  box.replaceChildren(h("p", { class: "note", text: t("lead") }), settings, said, notes, h("div", { class: "pressing" }, planes, h("div", { class: "sums" }, equation, tables)), moves, others);
+  if (restore) box.replaceChildren(h("p", { class: "note", text: t("lead") }));
+  else box.replaceChildren();
+  box.append(settings, said, notes, h("div", { class: "pressing" }, planes, h("div", { class: "sums" }, equation, tables)), moves, others);
 
   /** Something of the layer itself was changed. */
   const change = () => {
@@ -151,6 +154,17 @@ export function showStamp(box, first, restore, more = []) {
     p.taps = { c, h: kh, w: kw, data, bias: from.bias };
   };
 
+  /** Rows and columns at the end that no window reads; none where the network rounds its size up. */
+  const unread = () => [p.input.h, p.input.w].map((n, axis) => {
+    const { kernel, stride, dilation, padding, transposed } = p.g;
+    const room = n + padding[axis][0] + padding[axis][1] - extent(kernel[axis], dilation[axis]);
+    return transposed || room < 0 || size()[axis] !== outSize(p.g, axis, n) ? 0 : room % stride[axis];
+  });
+  const unreadSaid = () => {
+    const [rows, columns] = unread();
+    return rows || columns ? [h("span", { class: "unread", "data-unread": `${rows} ${columns}`, text: t("unread", { rows, columns }) })] : [];
+  };
+
   /** Everything anew. */
   function build() {
     const [oh, ow] = size();
@@ -164,7 +178,7 @@ export function showStamp(box, first, restore, more = []) {
     const out = `${whole(p.filters)}×${oh}×${ow}`;
     const cost = costs(p.g, p.input.c, p.filters, [p.input.h, p.input.w]);
     const counted = p.operation === "conv" ? t("counts", { p: whole(cost.params), m: short(cost.macs) }) : t("counts", { p: 0, m: 0 });
-    said.replaceChildren(h("strong", { "data-shapes": "", text: t("shapes", { in: by([p.input.c, p.input.h, p.input.w]), out }) }), `  ${counted} `, h("span", { class: "note", text: t("oneInput") }));
+    said.replaceChildren(h("strong", { "data-shapes": "", text: t("shapes", { in: by([p.input.c, p.input.h, p.input.w]), out }) }), `  ${counted} `, h("span", { class: "note", text: t("oneInput") }), ...unreadSaid());
     notes.hidden = !p.changed;
     settle();
     drawPlanes(fits);
@@ -175,10 +189,15 @@ export function showStamp(box, first, restore, more = []) {
 
   function settle() {
     const g = p.g;
-    const set = (/** @type {string} */ key, /** @type {number} */ v) => {
-      if (key === "padding") g.padding = [[v, v], [v, v]];
-      else /** @type {any} */ (g)[key] = [v, v];
+    const set = (/** @type {string} */ key, /** @type {number} */ v, /** @type {number[]} */ axes) => {
+      /** @type {any} */ (g)[key] = /** @type {any} */ (g)[key].map((/** @type {any} */ old, /** @type {number} */ axis) => (!axes.includes(axis) ? old : key === "padding" ? [v, v] : v));
       change();
+    };
+    /** One number for both axes, or one for each. @param {"kernel"|"stride"|"padding"|"dilation"} key @param {number} least @param {number} most */
+    const perAxis = (key, least, most) => {
+      const now = (/** @type {number} */ axis) => (key === "padding" ? g.padding[axis][0] : g[key][axis]);
+      return apart ? [0, 1].map((axis) => stepper(`${t(key)} ${t(axis ? "across" : "down")}`, now(axis), least, most, (v) => set(key, v, [axis]), `${key}-${axis}`))
+        : [stepper(t(key), now(0), least, most, (v) => set(key, v, [0, 1]), key)];
     };
     const divisors = Array.from({ length: p.input.c }, (_, i) => i + 1).filter((n) => p.input.c % n === 0 && p.filters % n === 0);
     const at = divisors.indexOf(g.groups);
@@ -196,10 +215,8 @@ export function showStamp(box, first, restore, more = []) {
         change();
       }),
       stepper(t("channel", { n: "" }).trim(), p.channel, 0, p.filters - 1, (v) => { p.channel = v; pickChannel(v); }, "channel"),
-      stepper(t("kernel"), g.kernel[0], 1, 11, (v) => set("kernel", v), "kernel"),
-      stepper(t("stride"), g.stride[0], 1, 8, (v) => set("stride", v), "stride"),
-      stepper(t("padding"), g.padding[0][0], 0, 8, (v) => set("padding", v), "padding"),
-      stepper(t("dilation"), g.dilation[0], 1, 8, (v) => set("dilation", v), "dilation"),
+      ...perAxis("kernel", 1, 11), ...perAxis("stride", 1, 8), ...perAxis("padding", 0, 8), ...perAxis("dilation", 1, 8),
+      h("label", { class: "setting check" }, h("input", { type: "checkbox", checked: apart, onchange: (/** @type {any} */ e) => { apart = e.target.checked; settle(); } }), h("span", { text: t("apart") })),
       ...(conv ? [
         stepper(t("groups"), at < 0 ? 0 : at, 0, Math.max(0, divisors.length - 1), (v) => { g.groups = divisors[v]; change(); }, "groups"),
         stepper(t("filters"), p.filters, 1, 4096, (v) => { p.filters = v; p.channel = Math.min(p.channel, v - 1); if (v % g.groups) g.groups = 1; change(); }, "filters"),
@@ -244,12 +261,12 @@ export function showStamp(box, first, restore, more = []) {
     const [high, across] = [input.h + top + bottom, input.w + left + right];
     const canvas = h("canvas", { class: "pixels" });
     const cells = s("g", { class: "window" });
-    const hatch = s("svg", { viewBox: `${-left} ${-top} ${across} ${high}`, "aria-hidden": "true" },
+    const hatch = s("svg", { viewBox: `${-left} ${-top} ${across} ${high}`, preserveAspectRatio: "none", "aria-hidden": "true" },
       s("defs", {}, s("pattern", { id: "hatch", width: 1, height: 1, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, s("line", { x1: 0, y1: 0, x2: 0, y2: 1, class: "hatch" }))),
-      s("path", { d: `M${-left} ${-top}h${across}v${high}h${-across}zM0 0v${input.h}h${input.w}v${-input.h}z`, fill: "url(#hatch)", "fill-rule": "evenodd" }), cells);
+      s("path", { d: `M${-left} ${-top}h${across}v${high}h${-across}zM0 0v${input.h}h${input.w}v${-input.h}z`, fill: "url(#hatch)", "fill-rule": "evenodd" }), ...strips(across, high, left, top), cells);
     const over = h("div", { class: "plane", tabindex: 0, role: "application", "aria-label": `${t("input")}: ${t("moveHere")}`, "data-plane": "input" }, canvas, hatch);
-    over.style.aspectRatio = `${across} / ${high}`;
-    over.style.setProperty("--ratio", String(across / high));
+    over.style.aspectRatio = String(visible(across, high));
+    over.style.setProperty("--ratio", String(visible(across, high)));
     Object.assign(canvas.style, { left: `${(100 * left) / across}%`, top: `${(100 * top) / high}%`, width: `${(100 * input.w) / across}%`, height: `${(100 * input.h) / high}%` });
     const drag = (/** @type {PointerEvent} */ e) => {
       const r = over.getBoundingClientRect();
@@ -263,9 +280,9 @@ export function showStamp(box, first, restore, more = []) {
     const out = h("canvas", { class: "pixels" });
     const place = s("g", { class: "window" });
     const target = h("div", { class: "plane", tabindex: 0, role: "application", "aria-label": `${t("output")}: ${t("moveHere")}`, "data-plane": "output" }, out,
-      s("svg", { viewBox: `0 0 ${map.w || 1} ${map.h || 1}`, "aria-hidden": "true" }, place));
-    target.style.aspectRatio = `${map.w || 1} / ${map.h || 1}`;
-    target.style.setProperty("--ratio", String((map.w || 1) / (map.h || 1)));
+      s("svg", { viewBox: `0 0 ${map.w || 1} ${map.h || 1}`, preserveAspectRatio: "none", "aria-hidden": "true" }, place));
+    target.style.aspectRatio = String(visible(map.w || 1, map.h || 1));
+    target.style.setProperty("--ratio", String(visible(map.w || 1, map.h || 1)));
     pointed(target, (e) => {
       const r = target.getBoundingClientRect();
       go(Math.floor(((e.clientY - r.top) / r.height) * map.h), Math.floor(((e.clientX - r.left) / r.width) * map.w));
@@ -293,6 +310,13 @@ export function showStamp(box, first, restore, more = []) {
       h("figure", {}, over, h("figcaption", {}, p.picture ? t("picture") : `${t("plane")} `, p.picture ? null : h("span", { "data-input-channel": "", text: firstIn() + plane }), ` ${by([input.h, input.w])}`)),
       h("figure", {}, target, h("figcaption", { text: `${t("output")}, ${t("channel", { n: p.channel })} ${by([map.h, map.w])}` })));
     planes.hidden = false;
+  }
+
+  /** What no window reads, at the end of both axes. @param {number} across @param {number} high @param {number} left @param {number} top */
+  function strips(across, high, left, top) {
+    const [rows, columns] = unread();
+    return [rows ? s("rect", { x: -left, y: high - top - rows, width: across, height: rows, class: "strip" }) : null,
+      columns ? s("rect", { x: across - left - columns, y: -top, width: columns, height: high, class: "strip" }) : null].filter((one) => one !== null);
   }
 
   /** Frames of the cells that the window reads. @param {Geometry} g @param {number[]} rows @param {number[]} columns */
@@ -358,7 +382,7 @@ export function showStamp(box, first, restore, more = []) {
     const move = (/** @type {string} */ sign, /** @type {number} */ dy, /** @type {number} */ dx) => h("button", { type: "button", "aria-label": `${t("step")} ${sign}`, "data-sign": sign, onclick: () => { stop(); go(y + dy, x + dx); } });
     moves.replaceChildren(move("←", 0, -1), move("↑", -1, 0), move("↓", 1, 0), move("→", 0, 1),
       h("button", { type: "button", "data-step": "", onclick: () => { stop(); next(); } }, t("step")),
-      h("button", { type: "button", "data-run": "", onclick: toggle }, t("run")), h("span", { class: "note", text: t("keys") }));
+      h("button", { type: "button", "data-run": "", onclick: toggle }, t("run")), h("span", { class: "note", text: t(restore ? "keys" : "keysAlone") }));
     moves.hidden = !fits;
   }
 
@@ -457,32 +481,4 @@ export function showStamp(box, first, restore, more = []) {
 
   build();
   return { stop };
-}
-
-/** The four cases of the notes: stride 1 and 2, padding 0 and 1, on 5×5 pixels. */
-export function fourCases() {
-  let at = 0;
-  const cases = [[1, 0], [1, 1], [2, 0], [2, 1]].map(([stride, pad]) => {
-    const o = Math.floor((5 + 2 * pad - 3) / stride) + 1;
-    const [cells, out] = [s("g"), s("g")];
-    const drawing = s("svg", { viewBox: "0 0 132 84", role: "img", "aria-label": t("caseSaid", { s: stride, p: pad, o }) }, cells, out);
-    const update = () => {
-      const place = at % (o * o);
-      const [py, px] = [Math.floor(place / o), place % o];
-      const [left, top] = [36 - 5 * (5 + 2 * pad), 42 - 5 * (5 + 2 * pad)];
-      const boxes = [];
-      for (let r = 0; r < 5 + 2 * pad; r++)
-        for (let c = 0; c < 5 + 2 * pad; c++) {
-          const outside = r < pad || c < pad || r >= 5 + pad || c >= 5 + pad;
-          boxes.push(s("rect", { x: left + 10 * c, y: top + 10 * r, width: 10, height: 10, class: outside ? "pad" : "pixel" }));
-        }
-      boxes.push(s("rect", { x: left + 10 * px * stride, y: top + 10 * py * stride, width: 30, height: 30, class: "frame" }));
-      cells.replaceChildren(...boxes);
-      out.replaceChildren(...Array.from({ length: o * o }, (_, i) => s("rect", { x: 105 - 5 * o + 10 * (i % o), y: 42 - 5 * o + 10 * Math.floor(i / o), width: 10, height: 10, class: i < place ? "done" : i === place ? "now" : "empty" })));
-    };
-    update();
-    return { figure: h("figure", {}, drawing, h("figcaption", { text: t("caseSaid", { s: stride, p: pad, o }) })), update };
-  });
-  const step = () => { at++; for (const one of cases) one.update(); };
-  return h("section", { class: "cases" }, h("h2", { text: t("fourCases") }), h("div", { class: "four" }, cases.map((one) => one.figure)), h("button", { type: "button", onclick: step, text: t("step") }));
 }

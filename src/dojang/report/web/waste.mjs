@@ -2,7 +2,7 @@
 
 import { h } from "./elements.mjs";
 import { paint, paintPicture, reachOf } from "./painting.mjs";
-import { percent, t, value } from "./words.mjs";
+import { kindOf, percent, t, value } from "./words.mjs";
 
 /** Signs and names of the states of a channel: never colour alone. @type {Record<string, string>} */
 const SIGNS = { used: "", dead: "×", constant: "=", duplicate: "≡", silent: "∅" };
@@ -28,7 +28,7 @@ export function showWaste(box, waste, source) {
         : h("button", { type: "button", class: `cell ${state}`, "aria-label": `${SIGNS[state]} ${one.layer}, ${t("channel", { n: c })}: ${t(state)}`, title: `${c}: ${t(state)}`, "data-sign": SIGNS[state], onclick: () => open(one.layer, c, state) })))));
   const legend = h("p", { class: "note legend" }, Object.entries(SIGNS).flatMap(([state, sign]) => [h("span", { class: `cell ${state}`, "data-sign": sign }), ` ${t(state)} `]));
   box.replaceChildren(h("p", { class: "note", text: t("wasteSaid", { n: waste.samples }) }), legend, h("ol", { class: "wasterows" }, rows), proof,
-    waste.findings.length ? h("section", {}, h("h2", { text: t("findings") }), h("ul", { class: "findings" }, waste.findings.map((/** @type {any} */ f) => h("li", {}, h("b", { text: f.layer ? `${f.layer}: ${f.kind}` : f.kind }), " ", f.evidence)))) : "",
+    waste.findings.length ? h("section", {}, h("h2", { text: t("findings") }), h("ul", { class: "findings" }, waste.findings.map((/** @type {any} */ f) => h("li", { title: f.kind }, h("b", { text: f.layer ? `${f.layer}: ${kindOf(f.kind)}` : kindOf(f.kind) }), " ", h("span", { lang: "en", text: f.evidence }))))) : "",
     ...waste.pairs.length ? [correlations(waste)] : []);
 }
 

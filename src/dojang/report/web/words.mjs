@@ -7,6 +7,7 @@ export const WORDS = {
   choose: ["Choose another picture, or drop one here", "다른 사진을 고르거나 여기에 놓으세요"],
   answer: ["Answer", "답"],
   noAnswer: ["This network gives no classes.", "이 네트워크는 클래스를 내지 않습니다."],
+  guessedNames: ["The names are those of ImageNet, guessed from 3 channels in and {n} classes out.", "이름은 ImageNet의 것이다. 입력 채널 3개와 클래스 {n}개를 보고 짐작했다."],
   search: ["Search layers", "층 찾기"],
   found: ["{n} of {all} rows", "{all}개 행 중 {n}개"],
   params: ["parameters", "파라미터"],
@@ -76,6 +77,14 @@ export const WORDS = {
   changed: ["You changed this layer: the numbers are the page's own, not the network's.", "이 층을 바꾸었습니다. 숫자는 네트워크가 아니라 이 페이지가 계산한 것입니다."],
   fourCases: ["The four cases: 5×5 pixels, kernel 3×3", "네 가지 경우: 5×5 픽셀, 커널 3×3"],
   caseSaid: ["stride {s}, padding {p}: {o}×{o}", "스트라이드 {s}, 패딩 {p}: {o}×{o}"],
+  lineCases: ["In one dimension: 7 values, kernel 3", "1차원: 값 7개, 커널 3"],
+  lineSaid: ["stride {s}: {o} values", "스트라이드 {s}: 값 {o}개"],
+  twoCases: ["A stride for each axis: 5×5 pixels, kernel 3×3", "축마다 다른 스트라이드: 5×5 픽셀, 커널 3×3"],
+  twoSaid: ["stride {down} down, {across} across: {h}×{w}", "스트라이드 아래로 {down}, 옆으로 {across}: {h}×{w}"],
+  down: ["down", "아래로"],
+  across: ["across", "옆으로"],
+  apart: ["each axis by itself", "축마다 따로"],
+  unread: ["Read by no window, at the end: rows {rows}, columns {columns} (orange; padding included).", "끝에서 어느 창도 읽지 않는 것: 행 {rows}개, 열 {columns}개 (주황색, 패딩 포함)."],
   named: ["filter by name", "이름으로 고르는 필터"],
   ownFilter: ["as it is", "그대로"],
   identity: ["identity", "그대로 통과"],
@@ -88,6 +97,20 @@ export const WORDS = {
   noStamp: ["This layer presses no window on its input. Choose a convolution, a pooling or a dense layer.", "이 층은 입력에 창을 대지 않습니다. 합성곱, 풀링, 전결합층을 고르세요."],
   tooLarge: ["The input of this layer is too large to bring here ({n} values).", "이 층의 입력이 너무 커서 가져올 수 없습니다 (값 {n}개)."],
   noMaps: ["No maps: {why}. The layers and their costs are shown.", "맵이 없습니다: {why}. 층과 비용만 보입니다."],
+  whyWeights: ["the network has no weights: give them with --weights FILE, or train it first", "네트워크에 가중치가 없습니다. --weights FILE로 주거나 먼저 학습하세요"],
+  whyOperators: ["operators that dojang cannot run: {names}", "dojang이 실행할 수 없는 연산자: {names}"],
+  whyInputs: ["the network has {n} inputs ({names}), and the page puts one picture into one input", "네트워크의 입력이 {n}개({names})인데, 이 페이지는 사진 한 장을 입력 하나에 넣습니다"],
+  whyPicture: ["the network takes {shape} values, which no picture has: give them as an .npy array in its place", "네트워크가 받는 값은 {shape}이라 사진으로는 줄 수 없습니다. 사진 자리에 .npy 배열을 주세요"],
+  whyOther: ["{why}", "{why}"],
+  takesNone: ["this network takes no picture", "이 네트워크는 사진을 받지 않습니다"],
+  fieldPictures: ["receptive fields are measured on pictures only", "수용 영역은 사진에서만 잽니다"],
+  pictureChanged: ["another picture was chosen meanwhile", "그사이에 다른 사진을 골랐습니다"],
+  notDrawn: ["{layer}: its values cannot be drawn as maps (shape {shape})", "{layer}: 값을 맵으로 그릴 수 없습니다 (모양 {shape})"],
+  filterAxes: ["{layer}: filters with more than two axes are not drawn", "{layer}: 축이 셋 이상인 필터는 그리지 않습니다"],
+  noMemory: ["not enough memory", "메모리가 모자랍니다"],
+  pictureTooLarge: ["more than {n} MiB; choose a smaller picture", "{n} MiB보다 큽니다. 더 작은 사진을 고르세요"],
+  refusedPicture: ["{why}", "이 사진은 쓸 수 없습니다 ({why})"],
+  serverGone: ["dojang no longer answers: its command has ended. Start it again, and open the address that it prints", "dojang이 더는 답하지 않습니다. 명령이 끝났습니다. 다시 시작해서 출력되는 주소를 여세요"],
   rounded: ["This file holds the weights as {kind}; the sums are in float32.", "이 파일의 가중치는 {kind}로 저장되었고, 합은 float32로 계산합니다."],
   noNetwork: ["this file holds no network that can be run", "이 파일에는 실행할 수 있는 네트워크가 없습니다"],
   noSamples: ["this page holds no samples; start with --data DATA", "이 페이지에는 표본이 없습니다. --data DATA로 시작하세요"],
@@ -128,6 +151,25 @@ export const WORDS = {
   groupsSaid: ["{g} groups: {a} of the squared correlation stays inside, in the order shown; an arbitrary split keeps {b}", "그룹 {g}개: 보이는 순서에서 제곱 상관의 {a}가 그룹 안에 남고, 아무렇게나 나누면 {b}가 남는다"],
   axes: ["Rows ↓: {h} input channels. Columns →: {w} output channels. Lines: the groups.", "행 ↓: 입력 채널 {h}개. 열 →: 출력 채널 {w}개. 선: 그룹."],
   findings: ["Findings", "발견"],
+  kind_not_finite: ["not-finite", "NaN이나 무한대가 있다"],
+  kind_constant_answers: ["constant-answers", "모든 표본에 같은 답을 낸다"],
+  kind_no_better_than_majority: ["no-better-than-majority", "가장 큰 클래스만 답해도 이만큼 맞는다"],
+  kind_dead_proven: ["dead-proven", "어떤 입력에도 0인 채널 (증명)"],
+  kind_dead_observed: ["dead-observed", "모든 표본에서 0인 채널 (관찰)"],
+  kind_constant: ["constant", "값이 하나뿐인 채널"],
+  kind_duplicate: ["duplicate", "다른 채널의 배수인 채널"],
+  kind_repeated: ["repeated", "다른 층과 같은 것을 계산한다"],
+  kind_unread: ["unread", "아무도 읽지 않는다"],
+  kind_class_missed: ["class-missed", "한 클래스의 표본을 하나도 맞히지 못한다"],
+  kind_exploding: ["exploding", "값이 폭발한다"],
+  kind_vanishing: ["vanishing", "값이 사라진다"],
+  kind_saturated: ["saturated", "활성값의 절반 넘게 범위 끝에 있다"],
+  kind_sensitive: ["sensitive", "가중치를 반올림하면 답이 1 % 넘게 바뀐다"],
+  kind_low_correlation: ["low-correlation", "그룹으로 나눌 수 있다"],
+  kind_low_rank: ["low-rank", "필터들이 펼치는 방향이 필터 수보다 적다"],
+  kind_coverage: ["coverage", "합성곱의 입력이 이미 사진 전체를 본다"],
+  kind_hot_spot: ["hot-spot", "비용의 큰 몫을 차지한다"],
+  kind_idle_block: ["idle-block", "없어도 답이 거의 바뀌지 않는 블록"],
   before: ["before", "전"],
   now: ["after", "후"],
   dividerSaid: ["Divider between before and after", "전과 후 사이의 칸막이"],
@@ -142,6 +184,7 @@ export const WORDS = {
   dividerNote: ["Left of the divider: before; right: after. Each map stands beside the one that is most like it on this picture.", "칸막이 왼쪽은 전, 오른쪽은 후. 각 맵은 이 사진에서 가장 닮은 맵과 짝지었다."],
   gone: ["not there", "없음"],
   keys: ["Keys: arrows move, space runs, / searches.", "키: 화살표로 옮기고, 스페이스로 실행하고, /로 찾는다."],
+  keysAlone: ["Keys: arrows move, space runs.", "키: 화살표로 옮기고, 스페이스로 실행한다."],
   lead: ["A convolution presses the same small stamp on every place of a picture.", "합성곱은 같은 작은 도장을 사진의 모든 자리에 찍는다."],
   times: ["×{n}", "×{n}"],
   alone: ["photo", "사진"],
@@ -171,6 +214,12 @@ export function t(key, values = {}) {
   if (!text) throw new Error(`no words for ${key}`);
   return text[language].replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
 }
+
+/** A kind of finding (`evidence/severity.py`) in the language of now. @param {string} kind */
+export const kindOf = (kind) => { const key = `kind_${kind.replaceAll("-", "_")}`; return WORDS[key] ? t(key) : kind; };
+
+/** A sentence of the server or of the network (`Sentence` of `app/sentences.py`) in the language of now. @param {{key: string, english: string, values: Record<string, unknown>}} one */
+export const sentence = ({ key, english, values }) => (WORDS[key] ? t(key, values) : english);
 
 const MADE = /** @type {Record<string, string>} */ ({ scaled: "madeScaled", pixels: "madePixels", values: "madeValues", "as-they-stand": "madeAsTheyStand", "normalised-already": "madeNormalisedAlready" });
 
