@@ -176,7 +176,17 @@ def test_what_does_not_fit_is_said() -> None:
         dojang.quantize(plain, samples(2))
 
 
-@pytest.mark.parametrize("value", [0.0, 2.5, -3.0])
+def test_numbers_beyond_those_of_the_samples_are_held_at_their_ends() -> None:
+    small, x = dojang.quantize(network(), samples(16)), samples(4, seed=3)
+    for size in (1e-30, 30.0, 1e6):
+        far = x * np.float32(size)
+        right = run_reference(small, far).outputs[0]
+        assert np.abs(compile(small, threads=1)(far) - right).max() <= 0.01 * np.abs(right).max()
+        scale, most = small["x.grid"].attrs["scale"], small["x.grid"].attrs["high"]
+        np.testing.assert_allclose(right, run_reference(small, np.clip(far, -9e9, scale * most)).outputs[0])
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5, -3.0, 1e30])
 def test_constant_samples_and_weights_of_0_give_what_they_gave(value: float) -> None:
     graph = network()
     graph = graph.replace(weights={**graph.weights, "c2.weight": np.zeros((8, 8, 3, 3), "f4")})
