@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import dojang
 from digits import digits
@@ -15,7 +17,7 @@ from dojang.app.eight_bits import in_bits as put_into_bits
 from dojang.app.progress import Silent
 from dojang.app.tuning import TuningOptions, training
 from dojang.arith.graph import Graph
-from dojang.base.errors import CheckFailed
+from dojang.base.errors import CheckFailed, DataError
 from dojang.engine.compiled import compile
 from dojang.engine.reference.operators import run_reference
 from dojang.formats import zoo
@@ -105,3 +107,34 @@ def test_what_scores_better_stays(network: Graph, works: bool) -> None:
         assert edit.check["tuned"] == (better > plain)
     said = "tuned in 8 bits, it scores" if works else "tuning it in 8 bits failed: the loss is no number any more"
     assert said in edit.found
+
+
+def test_an_owner_s_loop_trains_the_rounded_network(network: Graph) -> None:
+    x, _ = digits()
+    pictures, seen = torch.from_numpy(x), list[float]()
+
+    def tune(module: nn.Module, teacher: nn.Module) -> nn.Module:
+        copy = deepcopy(module)  # what a loop may hand back: another module of the same arrays
+        optimizer = torch.optim.SGD(copy.parameters(), 0.01)
+        for step in range(12):
+            part = pictures[step * 32 : step * 32 + 32]
+            loss = torch.nn.functional.mse_loss(copy(part), teacher(part).detach())
+            seen.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return copy
+
+    shown, asked = x[:64] / 8, x[1000:]  # ranges of samples of an eighth of the size: there is much to learn
+    small, plain = dojang.quantize(network, shown, tune=tune), dojang.quantize(network, shown)
+    assert seen[-1] < seen[0]
+    right = compile(network, threads=1)(asked)
+    off = [float(np.square(compile(g, threads=1)(asked) - right).mean()) for g in (small, plain)]
+    assert off[0] < 0.9 * off[1]
+    assert {p.kind for p in small.precisions.values()} == {"int8", "int32"}
+    with pytest.raises(DataError, match="tune raised ValueError: no data"):
+        dojang.quantize(network, x[:8], tune=no_data)
+
+
+def no_data(module: nn.Module) -> None:
+    raise ValueError("no data")

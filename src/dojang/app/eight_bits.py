@@ -62,7 +62,7 @@ def check_bits(bits: int | None, lossless: bool, tuning: bool, runtime: str, dat
     if own:
         raise UsageError(
             "bits works with data that dojang reads, not with tune, evaluate or a target alone; quantise the .graph of "
-            "that result with dojang.quantize"
+            "that result with dojang.quantize, which takes tune, too"
         )
 
 
