@@ -8,8 +8,8 @@ around it. A value lies as bytes if a group in bytes reads it; it is made real o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from typing import Protocol
 
@@ -136,6 +136,10 @@ class Ungrouped(Protocol):
         """The function of one number that a node is, if kernels can apply it."""
         ...
 
+    def with_number(self, node: Node, value: str) -> Activation | None:
+        """The product of a value with one number that a node is, or the sum, or the share."""
+        ...
+
 
 class EightFusion:
     """Finds the groups in bytes of a network whose other groups are not made yet."""
@@ -256,9 +260,9 @@ class EightFusion:
             self.wanted.update(sources)
         return node, members[-1].name, sources, names, part
 
-    def chain(self, node: Node) -> tuple[list[Node], Node | None]:
+    def chain(self, node: Node) -> tuple[list[tuple[Node, Activation]], Node | None]:
         """The functions of one number behind a node that nobody else reads, and the grid that ends them."""
-        acts: list[Node] = []
+        acts: list[tuple[Node, Activation]] = []
         value = node.name
         while len(acts) < MOST_CHAINED:
             reader = self.f.only_reader(value)
@@ -266,19 +270,19 @@ class EightFusion:
                 return acts, None
             if reader.op == "fake_quantize":
                 return acts, reader if reader.name in self.grids else None
-            if self.f.activation_of(reader) is None:
+            act = self.f.activation_of(reader) or self.f.with_number(reader, value)
+            if act is None:
                 return acts, None
-            acts.append(reader)
+            acts.append((reader, act))
             value = reader.name
         return acts, None
 
-    def bounded(self, acts: list[Node], grid: Precision) -> tuple[int, int] | None:
+    def bounded(self, acts: list[tuple[Node, Activation]], grid: Precision) -> tuple[int, int] | None:
         """The bytes that bounds alone leave of a grid; None where a function is more than bounds."""
         (scale,), (zero,) = grid.scale, grid.zero
         low, high = 0, 255
-        for node in acts:
-            act = self.f.activation_of(node)
-            if act is None or act.name not in ("relu", "clip"):
+        for _, act in acts:
+            if act.name not in ("relu", "clip"):
                 return None
             least, most = (0.0, float("inf")) if act.name == "relu" else (act.a, act.b)
             edges = [np.rint(np.float32(edge) / np.float32(scale)) + zero for edge in (least, most)]
@@ -302,26 +306,17 @@ class EightFusion:
             members, last = [node, reader], reader
         acts, end = self.chain(last)
         if end is None:
-            whole: Activation | None = None
-            for act in reversed(acts):
-                found = self.f.activation_of(act)
-                assert found is not None
-                whole = Activation(found.name, found.a, found.b, found.c, whole)
-            return self.take(node, [*members, *acts], node.inputs, EightPart(
-                "layer", (grid,), None, factor=factor, activation=whole))  # fmt: skip
+            part = EightPart("layer", (grid,), None, factor=factor, activation=in_a_row(acts))
+            return self.take(node, [*members, *(n for n, _ in acts)], node.inputs, part)
         out = self.grids[end.name]
         if bias_error(self.graph, node, grid) > BIAS_PART * out.scale[0]:
             self.real[node.name] = "its bias is much finer than its sums, and so is the result"
             return None
         bounds = self.bounded(acts, out)
-        activation: Activation | None = None
-        for act in reversed(acts if bounds is None else []):
-            found = self.f.activation_of(act)
-            assert found is not None
-            activation = Activation(found.name, found.a, found.b, found.c, activation)
+        activation = in_a_row(acts) if bounds is None else None
         low, high = bounds or (0, 255)
         part = EightPart("layer", (grid,), out, low, min(high, span(end)), factor, activation=activation)
-        return self.take(node, [*members, *acts, end], node.inputs, part)
+        return self.take(node, [*members, *(n for n, _ in acts), end], node.inputs, part)
 
     def refusal(self, node: Node, grid: Precision) -> str | None:
         """Why a layer with quantised weights that reads a value on a grid cannot be computed in bytes."""
@@ -366,9 +361,10 @@ class EightFusion:
         if end is None:
             return None
         out = self.grids[end.name]
-        members = [node, *acts, end]
+        behind = [n for n, _ in acts]
+        members = [node, *behind, end]
         if self.f.activation_of(node) is not None:
-            part = EightPart("table", known, out, nodes=(node, *acts, end))
+            part = EightPart("table", known, out, nodes=(node, *behind, end))
             return self.take(node, members, node.inputs, part)
         bounds = self.bounded(acts, out)
         if bounds is None:
@@ -436,6 +432,14 @@ class EightFusion:
                 scaled = EightPart("quantise", (), out, 0, span(node), scale=number)
                 return self.take(node, [divided, node], (divided.inputs[0],), scaled)
         return self.take(node, [node], node.inputs, part)
+
+
+def in_a_row(acts: Sequence[tuple[Node, Activation]]) -> Activation | None:
+    """Functions one after the other."""
+    whole: Activation | None = None
+    for _, act in reversed(acts):
+        whole = replace(act, then=whole)
+    return whole
 
 
 def span(node: Node) -> int:

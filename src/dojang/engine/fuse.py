@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from math import prod
 from types import MappingProxyType
+
+import numpy as np
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.graph import Graph, Node, reachable
@@ -229,11 +232,11 @@ class Fusion:
         pair = [self.source(i) for i in node.inputs]
         other = pair[1] if pair[0] == value else pair[0] if node.op in ("mul", "add") else None
         constant = self.graph[other] if other is not None and other != value else None
-        if constant is None or constant.op != "constant" or constant.attrs["shape"] != ():
+        if constant is None or constant.op != "constant" or prod(constant.attrs["shape"]) != 1:
             return None
         number = constant.attrs["fill"]
         if number is None and constant.array("value") in self.graph.weights:
-            number = float(self.graph.weights[constant.array("value")])
+            number = float(np.reshape(self.graph.weights[constant.array("value")], ()))
         if number is None:
             return None
         return Activation(name, -number if node.op == "sub" else number)
