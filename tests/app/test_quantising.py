@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from dojang.engine.reference.operators import run_reference
 from dojang.evidence.histograms import Histogram
 from dojang.formats import checkpoint
 from dojang.formats import onnx as onnx_format
+from dojang.native.machine import Machine
 from dojang.slimming import quantising
 
 METHODS = tuple(quantising.METHODS)
@@ -176,7 +178,17 @@ def test_what_does_not_fit_is_said() -> None:
         dojang.quantize(plain, samples(2))
 
 
-@pytest.mark.parametrize("value", [0.0, 2.5, -3.0])
+def test_numbers_beyond_those_of_the_samples_are_held_at_their_ends() -> None:
+    small, x = dojang.quantize(network(), samples(16)), samples(4, seed=3)
+    for size in (1e-30, 30.0, 1e6):
+        far = x * np.float32(size)
+        right = run_reference(small, far).outputs[0]
+        assert np.abs(compile(small, threads=1)(far) - right).max() <= 0.01 * np.abs(right).max()
+        scale, most = small["x.grid"].attrs["scale"], small["x.grid"].attrs["high"]
+        np.testing.assert_allclose(right, run_reference(small, np.clip(far, -9e9, scale * most)).outputs[0])
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5, -3.0, 1e30])
 def test_constant_samples_and_weights_of_0_give_what_they_gave(value: float) -> None:
     graph = network()
     graph = graph.replace(weights={**graph.weights, "c2.weight": np.zeros((8, 8, 3, 3), "f4")})
@@ -184,3 +196,57 @@ def test_constant_samples_and_weights_of_0_give_what_they_gave(value: float) -> 
     small = dojang.quantize(graph, x)
     right, found = run_reference(graph, x).outputs[0], compile(small, threads=1)(x)
     assert np.abs(found - right).max() <= 0.05 * np.abs(right).max() + 1e-6
+
+
+def scaled_network() -> Graph:
+    """Hard swishes as five nodes, and products with and sums of one number, as exporters of OCR networks write them."""
+    numbers = {"three": 3.0, "six": 6.0, "scale": 0.47, "shift": -0.2, "before": 1.9, "more": 0.8}
+    nodes = (
+        Node.of("x", "input", shape=(3, 12, 12)),
+        *(Node.of(name, "constant", shape=(1,), fill=number) for name, number in numbers.items()),
+        Node.of("c1", "conv", "x", out=8, kernel=(3, 3), padding=1),
+        Node.of("m1", "mul", "before", "c1"),
+        Node.of("a1", "add", "m1", "more"),
+        Node.of("a3", "add", "a1", "three"),
+        Node.of("clip", "clip", "a3", min=0.0, max=6.0),
+        Node.of("gated", "mul", "a1", "clip"),
+        Node.of("h", "div", "gated", "six"),
+        Node.of("m2", "mul", "scale", "h"),
+        Node.of("a2", "add", "m2", "shift"),
+        Node.of("c2", "conv", "a2", out=8, kernel=(3, 3), padding=1, groups=8),
+        Node.of("t", "conv_transpose", "c2", out=8, kernel=(2, 2), stride=2),
+        Node.of("y", "conv", "t", out=4, kernel=(1, 1)),
+    )
+    graph, rng = Graph(nodes, ("y",)), np.random.default_rng(0)
+    weights = {name: rng.normal(scale=0.3, size=shape).astype("f4") for name, shape in graph.param_shapes.items()}
+    return graph.replace(weights=weights)
+
+
+def test_functions_with_constants_are_applied_where_bytes_are_stored(tmp_path: Path) -> None:
+    graph, x = scaled_network(), samples(6, seed=2)
+    small = dojang.quantize(graph, samples(32))
+    machine = Machine.cross("avx512")
+    machine = replace(machine, features=f"{machine.features},+avx512vnni")
+    found = {name: c for c in compile(small, threads=1, machine=machine).plan().choices for name in c.members}
+    assert found["c1"].algorithm == "eight"
+    assert {"c1", "h", "m2", "a2"} <= set(found["c1"].members)
+    right, ours = run_reference(graph, x).outputs[0], compile(small, threads=1)(x)
+    assert np.square(ours - right).mean() < 0.002 * np.square(right).mean()
+    ort = pytest.importorskip("onnxruntime")
+    onnx_format.save(small, tmp_path / "small.onnx")
+    session = ort.InferenceSession((tmp_path / "small.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    theirs = session.run(None, {session.get_inputs()[0].name: x})[0]
+    assert np.abs(ours - theirs).max() <= 0.02 * np.abs(theirs).max()
+    again = compile(onnx_format.load(tmp_path / "small.onnx"), threads=1)(x)
+    assert np.abs(again - ours).max() <= 0.02 * np.abs(theirs).max()
+
+
+def test_a_bias_fits_beside_weights_that_are_tiny() -> None:
+    graph = network()
+    weights = {k: v.copy() for k, v in graph.weights.items()}
+    weights["c3.weight"][2], weights["c3.bias"][2] = 1e-11, 40.0
+    graph, x = graph.replace(weights=weights), samples(6, seed=2)
+    small = dojang.quantize(graph, samples(32))
+    assert small.precisions["c3.bias"].kind == "int32"
+    right, found = run_reference(graph, x).outputs[0], compile(small, threads=1)(x)
+    assert np.square(found - right).mean() < 0.02 * np.square(right).mean()

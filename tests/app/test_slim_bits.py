@@ -121,7 +121,8 @@ def test_a_layer_with_too_much_noise_keeps_its_floats_and_says_why() -> None:
     assert rows["c2"].own_db < LEAST_DB
     assert f"below the limit of {LEAST_DB:g} dB" in rows["c2"].why
     assert rows["c1"].bits == rows["y"].bits == 8
-    assert sorted(done.graph.precisions) == ["c1.weight", "y.bias", "y.weight"]  # 4e6 fits no bias of int32
+    kept = ["c1.bias", "c1.weight", "y.bias", "y.weight"]  # 4e6 fits int32 beside a coarser scale of its weights
+    assert sorted(done.graph.precisions) == kept
     x = samples(8, seed=4)
     right = run_reference(graph, x).outputs[0]
     found = compile(done.graph)(x)

@@ -144,6 +144,12 @@ def algorithms(graph: Graph, **rest) -> list[str]:
     return [c.algorithm for c in compile(graph, threads=1, **rest).plan().choices]
 
 
+def refused(graph: Graph, **rest) -> dict[str, str]:
+    """Why layers are not computed in bytes."""
+    choices = compile(graph, threads=1, **rest).plan().choices
+    return {name: dict(c.refused).get("bytes", "") for c in choices for name in c.members}
+
+
 @BYTES
 @pytest.mark.parametrize("seed", range(24))
 def test_networks_in_bytes_answer_as_onnx_runtime_and_the_reference(seed: int) -> None:
@@ -222,25 +228,23 @@ def test_a_layer_with_its_grids_is_one_step_and_equal_to_whole_numbers() -> None
 
 @BYTES
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "why"),
     [
-        {
-            "weights": {
-                "c.weight": sample().weights["c.weight"] * np.float32(1.001),
-                "c.bias": sample().weights["c.bias"],
-            }
-        },
-        {"bias": [1e9] * 6},
-        {"bias": [np.inf] * 6},
-        {"precisions": {}},
-        {"precisions": {"c.weight": Precision("int8", (0.01,) * 4, (0,) * 4, 1)}},
-        {"scale": 0.0},
+        ({"weights": {**sample().weights, "c.weight": 1.001 * sample().weights["c.weight"]}}, "its weights"),
+        ({"bias": [1e9] * 6}, "32 bits"),
+        ({"bias": [np.inf] * 6}, "32 bits"),
+        ({"bias": [0.3] * 6, "scale": 30.0}, "its bias is much finer"),
+        ({"precisions": {}}, "its weights"),
+        ({"precisions": {"c.weight": Precision("int8", (0.01,) * 4, (0,) * 4, 1)}}, "its weights"),
+        ({"scale": 0.0}, "not on a grid"),
     ],
-    ids=["weights off their grid", "sums beyond int32", "infinite bias", "no scales", "scales by input", "scale of 0"],
-)
-def test_what_bytes_cannot_do_is_computed_in_real_numbers(changed: dict) -> None:
+    ids=["weights off their grid", "sums beyond int32", "infinite bias", "a fine bias", "no scales", "scales by input",
+         "scale of 0"],
+)  # fmt: skip
+def test_what_bytes_cannot_do_is_computed_in_real_numbers(changed: dict, why: str) -> None:
     graph = sample(**changed)
     assert "eight" not in algorithms(graph)
+    assert why in refused(graph)["c"]
     with np.errstate(all="ignore"):
         right = run_reference(graph, X).outputs[0]
     np.testing.assert_allclose(compile(graph, threads=1)(X), right, rtol=1e-5, atol=0.1001)
@@ -248,8 +252,13 @@ def test_what_bytes_cannot_do_is_computed_in_real_numbers(changed: dict) -> None
 
 def test_processors_without_products_of_bytes_stay_with_real_numbers() -> None:
     narrow = [HOST.restrict(isa) for isa in HOST.narrower()]
+    right = run_reference(sample(), X).outputs[0]
     for machine in (*narrow, replace(HOST, features=HOST.features.replace("+avx512vnni", "-avx512vnni"))):
         assert not any(name.startswith("eight") for name in algorithms(sample(), machine=machine))
+        assert "this processor has no instruction" in refused(sample(), machine=machine)["c"]
+        off = np.abs(compile(sample(), threads=1, machine=machine)(X) - right)
+        assert off.max() <= 0.1001
+        assert (off > 0.05).mean() < 0.02
 
 
 @BYTES

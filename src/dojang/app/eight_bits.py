@@ -11,7 +11,7 @@ import numpy as np
 
 from dojang.app.progress import ProgressDisplay
 from dojang.arith.graph import Graph
-from dojang.base.errors import DataError, UsageError
+from dojang.base.errors import CheckFailed, DataError, UsageError
 from dojang.engine.compiled import compile
 from dojang.slimming import quantising
 from dojang.slimming.equalising import equalised
@@ -33,13 +33,16 @@ MADE_FOR = ("dojang", "onnxruntime")
 @dataclass(frozen=True)
 class Judge:
     """How networks are judged: `score` on the selection samples (None: they have no labels), which is not to fall below
-    `least`; `before` is what the original has; `measure` times networks.
+    `least`; `before` is what the network has in float32; `measure` times networks. `tune` trains one in 8 bits, with
+    another as its teacher; where it is None, `untuned` says why.
     """
 
     score: Callable[[Graph], float] | None
     before: float | None
     least: float
     measure: Callable[[Sequence[Graph]], list[list[float]]]
+    tune: Callable[[Graph, Graph], Graph] | None = None
+    untuned: str = ""
 
 
 def check_bits(bits: int | None, lossless: bool, tuning: bool, runtime: str, data: Any, own: bool) -> None:
@@ -59,7 +62,7 @@ def check_bits(bits: int | None, lossless: bool, tuning: bool, runtime: str, dat
     if own:
         raise UsageError(
             "bits works with data that dojang reads, not with tune, evaluate or a target alone; quantise the .graph of "
-            "that result with dojang.quantize"
+            "that result with dojang.quantize, which takes tune, too"
         )
 
 
@@ -72,8 +75,10 @@ def check_samples(data: Data) -> None:
 def in_bits(result: SlimResult, data: Data, seed: int, judge: Judge, progress: ProgressDisplay) -> SlimResult:
     """The result with its network in 8 bits, as a further edit; as it was, with a refusal, where too much was lost.
 
-    Layers whose own noise is too large keep their floats. If the network then loses more than is allowed, those with
-    the largest noise keep theirs too: one, two, four … of them, until it does not.
+    Layers whose own noise is too large keep their floats. If the others lose anything on the selection, the network is
+    tuned as it computes in 8 bits, with itself in float32 as its teacher, and what scores better stays. If it then
+    loses more than is allowed, the layers with the largest noise keep their floats too: one, two, four … of them, until
+    it does not.
     """
     before = result.graph
     graph = quantising.prepared(before)
@@ -87,10 +92,16 @@ def in_bits(result: SlimResult, data: Data, seed: int, judge: Judge, progress: P
     known = quantising.calibrated(graph, batches)
     some = batches[: LOOKED_AT // BATCH]
     made, rows = measured(graph, known, some)
-    score: float | None = None
+    score, tuned = None, Tuned(None, "")
     if made.layers and judge.score is not None:
         progress.stage("judging 8 bits")
-        made, rows, score = _within(graph, known, some, made, rows, judge)
+        score = judge.score(made.graph)
+        tuned = _tuned(graph, known, made, score, judge, progress)
+        if tuned.graph is not None:
+            graph, known = tuned.graph, quantising.Calibration(known.values)  # what layers read has changed
+            made, rows = measured(graph, known, some, {row.layer: row.why for row in rows if row.why}, correct=False)
+            score = judge.score(made.graph)
+        made, rows, score = _within(graph, known, some, made, rows, score, judge, correct=tuned.graph is None)
     if not made.layers:
         why = "; ".join(dict.fromkeys(row.why for row in rows if row.why))
         return replace(_refused(result, f"no layer is left in 8 bits: {why}"), bits=rows)
@@ -98,11 +109,18 @@ def in_bits(result: SlimResult, data: Data, seed: int, judge: Judge, progress: P
     says = _agreement(before, made.graph, data.test, data.task)
     check: dict[str, Any] = {"says": says}
     if judge.before is not None:
-        check = {"accuracy_before": judge.before, "accuracy_after": score, "tuned": False, "also": says}
+        check = {
+            "accuracy_before": judge.before,
+            "accuracy_after": score,
+            "tuned": tuned.graph is not None,
+            "also": says,
+        }
     floats = sum(row.bits != 8 for row in rows)
     said = f"{len(made.layers)} of {len(made.layers) + floats} layers keep their weights in 8 bits"
     if scaled:
         said += f"; {len(scaled)} were equalised before, which changes nothing"
+    if tuned.said:
+        said += f"; {tuned.said}"
     notes = tuple(note for note in result.notes if note != NOTHING)
     if new >= old:
         notes = (*notes, f"8 bits save no time here: {new:.4g} ms, not {old:.4g}, on this machine and runtime")
@@ -114,20 +132,55 @@ def _refused(result: SlimResult, why: str) -> SlimResult:
     return replace(result, refused=(*result.refused, Refused(NAME, (), why)))
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """A network that was tuned in 8 bits, its weights as real numbers, where that scores better; `said`: what was
+    tried, and what came of it.
+    """
+
+    graph: Graph | None
+    said: str
+
+
+def _tuned(
+    graph: Graph, known: quantising.Calibration, made: Quantised, score: float, judge: Judge, progress: ProgressDisplay
+) -> Tuned:
+    """Tuning in 8 bits: values and weights are rounded on the way forward, and slopes go straight through."""
+    assert judge.score is not None
+    assert judge.before is not None
+    if score >= judge.before:
+        return Tuned(
+            None, "nothing was lost on the selection samples, so it was not tuned in 8 bits" if judge.tune else ""
+        )
+    if judge.tune is None:
+        return Tuned(None, judge.untuned)
+    progress.stage("tuning in 8 bits")
+    rounds = made.graph.replace(weights=graph.weights)
+    try:
+        after = judge.tune(rounds, graph)
+    except (DataError, CheckFailed) as error:
+        return Tuned(None, f"tuning it in 8 bits failed: {error}")
+    found = graph.with_weights({name: after.weights[name] for name in graph.weights})
+    floats = {node.name for node in quantising.layers_of(graph)} - set(made.layers)
+    plain = quantising.quantised(found, quantising.Calibration(known.values), correct=False, floats=floats)
+    better = judge.score(plain.graph)
+    said = f"tuned in 8 bits, it scores {better:.2%} on the selection samples, and {score:.2%} without"
+    return Tuned(found, said) if better > score else Tuned(None, f"{said}, which stays")
+
+
 def _within(
     graph: Graph, known: quantising.Calibration, some: Sequence[Any], made: Quantised, rows: tuple[LayerBits, ...],
-    judge: Judge,
+    score: float, judge: Judge, correct: bool,
 ) -> tuple[Quantised, tuple[LayerBits, ...], float]:  # fmt: skip
-    """The network with so many layers in floats that the score is not below the least one."""
+    """The network with so many layers in floats that the score is not below the least one; `score` is what it has."""
     assert judge.score is not None
     noisy = sorted((row for row in rows if row.bits == 8), key=lambda row: _worst_first(row.own_db))
     why = {row.layer: row.why for row in rows if row.why}
-    first = score = judge.score(made.graph)
-    more = 1
+    first, more = score, 1
     while score < judge.least and made.layers:
         reason = f"with it in 8 bits the selection scores {first:.2%}, below the {judge.least:.2%} that are allowed"
         floats = why | {row.layer: reason for row in noisy[:more]}
-        made, rows = measured(graph, known, some, floats)
+        made, rows = measured(graph, known, some, floats, correct=correct)
         score, more = judge.score(made.graph), 2 * more
     return made, rows, score
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ that what still holds is taken up also where another target is asked for."""
 
 BEST = "best.pt"
 """The best network so far, in the folder of the journal."""
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -250,16 +253,11 @@ class OwnLoop:
 
     def _tuned(self, work: Any, teacher: Any, share: float) -> Any:
         assert self.tune is not None
-        shapes = _shapes(work)
         before, original = key_of("", work), key_of("", self.original)
         kept = deepcopy(self.original.state_dict())
         modes = {name: part.training for name, part in self.original.named_modules(remove_duplicate=False)}
-        work.train()
         try:
-            more = {"share": share} if self.in_parts else {}
-            answer = self.tune(work, teacher, **more) if takes_teacher(self.tune) else self.tune(work, **more)
-        except Exception as error:
-            raise DataError(f"tune raised {_line(error)}{self.saved_said()}") from error
+            found = trained_by(self.tune, work, teacher, {"share": share} if self.in_parts else {}, self.saved_said())
         finally:
             for name, part in self.original.named_modules(remove_duplicate=False):
                 part.training = modes.get(name, part.training)
@@ -268,24 +266,6 @@ class OwnLoop:
             raise UsageError(
                 "tune changed the module that was given to slim, not the one that it is called with (it was put back); "
                 f"train the argument: tune=lambda module: ...{self.saved_said()}"
-            )
-        found = work if answer is None else answer
-        if not hasattr(found, "state_dict"):
-            raise UsageError(
-                f"tune returned {type(found).__name__}; it has to return nothing, or the tuned module"
-                f"{self.saved_said()}"
-            )
-        if _shapes(found) != shapes:
-            raise UsageError(
-                f"tune returned a module of other arrays than the one that it was called with{self.saved_said()}"
-            )
-        broken = next(
-            (n for n, a in arrays_of(found).items() if a.dtype.kind == "f" and not np.isfinite(a).all()), None
-        )
-        if broken is not None:
-            raise DataError(
-                f"after tune {broken} holds NaN or infinity; lower the learning rate or clip gradients"
-                f"{self.saved_said()}"
             )
         if key_of("", found) == before:
             self.note("tune left every array as it was: the figures are those of networks that were not tuned")
@@ -315,6 +295,31 @@ class OwnLoop:
     def saved_said(self) -> str:
         """Where the best network so far is."""
         return f"; the best network so far is in {self.best}" if self.best.is_file() else ""
+
+
+def trained_by(
+    tune: Callable[..., Any], work: Any, teacher: Any, more: Mapping[str, Any] = NOTHING, saved: str = ""
+) -> Any:
+    """The module `work` in training mode after the owner's loop, or the one that the loop gives in its stead.
+
+    Raises `DataError` where `tune` raises, or leaves NaN; `UsageError` where it returns something else than a module of
+    the same arrays. `saved`: what messages add about earlier work.
+    """
+    shapes = _shapes(work)
+    work.train()
+    try:
+        answer = tune(work, teacher, **more) if takes_teacher(tune) else tune(work, **more)
+    except Exception as error:
+        raise DataError(f"tune raised {_line(error)}{saved}") from error
+    found = work if answer is None else answer
+    if not hasattr(found, "state_dict"):
+        raise UsageError(f"tune returned {type(found).__name__}; it has to return nothing, or the tuned module{saved}")
+    if _shapes(found) != shapes:
+        raise UsageError(f"tune returned a module of other arrays than the one that it was called with{saved}")
+    broken = next((n for n, a in arrays_of(found).items() if a.dtype.kind == "f" and not np.isfinite(a).all()), None)
+    if broken is not None:
+        raise DataError(f"after tune {broken} holds NaN or infinity; lower the learning rate or clip gradients{saved}")
+    return found
 
 
 def takes_teacher(tune: Callable[..., Any]) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from dojang.app.networks import load, require_weights
+from dojang.app.networks import load, require_weights, torch_format
+from dojang.app.own_loop import trained_by
 from dojang.arith.graph import Graph
 from dojang.base.errors import DataError, UsageError
 from dojang.base.wording import did_you_mean
@@ -19,7 +20,7 @@ BATCH = 16
 
 def quantize(
     net: Any, samples: Any, *, method: str = "mse", correct: bool = True, adapt: bool = True, equalise: bool = True,
-    weights: Any = None,
+    weights: Any = None, tune: Callable[..., Any] | None = None,
 ) -> Graph:  # fmt: skip
     """The network with layers, sums and poolings in whole numbers of 8 bits, calibrated on samples in one pass.
 
@@ -31,12 +32,17 @@ def quantize(
     to the nearest. `equalise`: channels are scaled first so that weights on both sides of ReLU have equal ranges, which
     changes no answer. `net` and `weights` are as in `load`.
 
+    `tune(module)` or `tune(module, teacher)` is your own training loop. It gets the calibrated network as a PyTorch
+    module that rounds its values and weights as the result will, while slopes go straight through, and trains it in
+    place, or returns it; `teacher` is the network in real numbers. Batch norms are folded by then, so learning rates
+    are small (a fiftieth of that of training from scratch does). The trained weights are rounded to the nearest.
+
     The result is a network like others: it is counted, run, saved as a checkpoint, and exported to ONNX with
     QuantizeLinear and DequantizeLinear, which ONNX Runtime, OpenVINO and TensorRT read. Values of the network that
     layers do not read, and its outputs, stay real numbers. Answers change; compare them on samples of your own.
 
-    Raises `DataError` for no samples, and for samples that are NaN, or lead to numbers that are none; `ShapeError` for
-    samples of another shape; what `load` raises.
+    Raises `DataError` for no samples, for samples that are NaN, or lead to numbers that are none, and where `tune`
+    raises or leaves NaN; `ShapeError` for samples of another shape; what `load` raises.
 
     >>> rng = np.random.default_rng(0)
     >>> small = quantize("digits-cnn", rng.uniform(0, 1, (64, 1, 8, 8)).astype("f4"))
@@ -53,7 +59,24 @@ def quantize(
     if equalise:
         graph, _ = equalised(graph, quantising.layers_of(graph))
     found = quantising.calibrated(graph, batches(samples), adapt)
-    return quantising.quantised(graph, found, method, correct).graph
+    small = quantising.quantised(graph, found, method, correct).graph
+    if tune is None:
+        return small
+    graph = graph.with_weights(tuned_weights(small, graph, tune))
+    return quantising.quantised(graph, quantising.Calibration(found.values), method, False).graph
+
+
+def tuned_weights(small: Graph, graph: Graph, tune: Callable[..., Any]) -> Mapping[str, Any]:
+    """The real weights of a network after somebody's loop has trained it as `small` computes it, in 8 bits."""
+    to_module, weights_of = torch_format().to_module, torch_format().weights_of
+    from dojang.training.straight_through import rounded_weights
+
+    module, teacher = to_module(small.replace(weights=graph.weights)), to_module(graph).eval()
+    with rounded_weights(module, small):
+        found = trained_by(tune, module, teacher)
+        if found is not module:
+            module.load_state_dict(found.state_dict())
+    return weights_of(module, graph).weights
 
 
 def batches(samples: Any) -> Iterator[Any]:

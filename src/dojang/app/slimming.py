@@ -80,6 +80,8 @@ COMPARED = 1000
 BATCH = 256
 """Samples run at once when a network is scored."""
 
+TUNING_BITS = 0.15
+"""Part of the time of a search that is kept for tuning in 8 bits, where they are asked for."""
 
 SELECTION = 1000
 """Samples that choices are made on, where the data allow: of 1000, one point of accuracy is ten samples."""
@@ -437,7 +439,8 @@ def _work(
         def clock() -> float:
             return time.monotonic() - started
 
-        budget = TimeBudget(60 * asked.minutes, clock if journal is None else journal.clocked(clock))
+        seconds = 60 * asked.minutes * (1 - TUNING_BITS if asked.bits else 1)
+        budget = TimeBudget(seconds, clock if journal is None else journal.clocked(clock))
     result = search(
         known,
         measure=measurer(runtime, x),
@@ -466,7 +469,7 @@ def _work(
         result = with_control(result, beside, lambda network: accuracy(scorer(network, len(data.test)), data.test))
     if asked.bits:
         result = in_bits(
-            result, choice, seed, _judge(graph, choice, allowed, beside, result, evaluate, runtime, x), progress
+            result, choice, seed, _judge(graph, choice, allowed, beside, result, evaluate, asked, x, budget), progress
         )
     result = measured_by(result, METRICS[data.task])
     progress.stage("final figures")
@@ -497,16 +500,30 @@ def _work(
 
 def _judge(
     graph: Graph, choice: Data, allowed: float, beside: Control | None, result: SlimResult, evaluate: Evaluate,
-    runtime: str, x: Any,
+    asked: SlimRequest, x: Any, budget: TimeBudget | None,
 ) -> Judge:  # fmt: skip
-    """How 8 bits are judged: against the control, or against the original where nothing was tuned."""
-    measure = measurer(runtime, x)
+    """How 8 bits are judged: against the control, or against the original where nothing was tuned; and what tunes them,
+    for as long as the result was tuned after an edit, or as there is time for.
+    """
+    measure = measurer(asked.runtime, x)
     if choice.task == "unlabelled" or not len(choice.test):
         return Judge(None, None, 0.0, measure)
     found = None if beside is None else beside.figures(result.schedule, evaluate)
     base = None if found is None else found["accuracy"]
     base = evaluate(graph) if base is None else base
-    return Judge(evaluate, evaluate(result.graph), base - allowed / 100, measure)
+    tune, untuned, share = None, "", 1.0
+    if beside is not None:
+        if budget is not None:
+            assert asked.minutes is not None
+            share = replace(budget, seconds=60 * asked.minutes).last(1.0)
+            untuned = "" if share else "there was no time left to tune it in 8 bits"
+        trained = beside.tune
+
+        def tune_bits(network: Graph, teacher: Graph) -> Graph:
+            return trained(network, teacher, share)
+
+        tune = tune_bits if share else None
+    return Judge(evaluate, evaluate(result.graph), base - allowed / 100, measure, tune, untuned)
 
 
 def control(graph: Graph, choice: Data, asked: SlimRequest, options: TuningOptions) -> Control:

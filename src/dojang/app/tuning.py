@@ -23,6 +23,8 @@ from dojang.training.data import Data
 
 TUNE_SHARE = 0.5
 """Peak learning rate of fine-tuning, relative to that of training from scratch."""
+BITS_SHARE = 0.02
+"""The same of tuning in 8 bits: there is little to correct, and batch norms, which bear large steps, are folded."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def part_of(data: Data, epochs: float, batch_size: int, seed: int) -> tuple[Data
 
 
 def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, float, Path | None], Graph]:
-    """One training, `work(graph, teacher, epochs, folder)`: what each process does of it, and the network after it."""
+    """One training, `work(graph, teacher, epochs, folder)`: what each process does of it, and the network after it.
+
+    A network with weights in 8 bits is trained as it computes, with rounded numbers; the result has real ones.
+    """
 
     def work(graph: Graph, teacher: Graph, epochs: float, folder: Path | None) -> Graph:
         from dojang.training.config import TrainConfig
@@ -115,6 +120,7 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, floa
         from dojang.training.recipe import peak_lr
         from dojang.training.record import Progress
         from dojang.training.start import fitting_threads, module_of
+        from dojang.training.straight_through import rounded_weights
 
         def tell(now: Progress) -> None:
             options.progress.step(
@@ -138,13 +144,15 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, floa
                 optimiser="sgd",
                 augment=data.augment,
             )
-            config = replace(config, lr=TUNE_SHARE * peak_lr(config, module))
+            of_peak = BITS_SHARE if graph.precisions else TUNE_SHARE
+            config = replace(config, lr=of_peak * peak_lr(config, module))
             taught = module_of(teacher, options.seed)
-            with fitting_threads(count(teacher).total.macs * config.batch_size, measured=True):
+            threads = fitting_threads(count(teacher).total.macs * config.batch_size, measured=True)
+            with threads, rounded_weights(module, graph):
                 fit(module, part, config, teacher=taught, directory=folder, resume=True, progress=tell)
             return torch_format().weights_of(module, graph)
 
-        owned = options.owned
+        owned = None if graph.precisions else options.owned
         own = None if owned is None else owned.narrowed(graph)
         if owned is not None and own is not None:
             try:

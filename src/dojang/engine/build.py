@@ -67,9 +67,9 @@ def build(
 
     `of_size` are arrays of the graph that hold for this size of the image alone.
     """
-    fused, floats = fused_for(graph, request, chosen)
+    fused = fused_for(graph, request, chosen)
     fused = show("fuse", verify.fused(fused))
-    planned = show("plan", verify.planned(plan(fused, request, chosen, floats)))
+    planned = show("plan", verify.planned(plan(fused, request, chosen)))
     lowered = show("lower", verify.lowered(lower(planned)))
     own, constants = pack(planned, packed, release, request.batch, of_size)
     arrays = ChainMap(own, packed)

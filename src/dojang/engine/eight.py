@@ -8,8 +8,8 @@ around it. A value lies as bytes if a group in bytes reads it; it is made real o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from typing import Protocol
 
@@ -25,6 +25,7 @@ LAYERS = ("conv", "dense")
 MEANS = ("avgpool", "global_avgpool", "adaptive_avgpool", "reduce_mean")
 VIEWS = ("flatten", "reshape", "squeeze", "unsqueeze")
 MOST_SUM = 1 << 31
+UNFIT = "its weights are not whole numbers of 8 bits, with a scale above 0 for all or for each output channel"
 MOST_CHAINED = 8
 """Functions of one number behind a layer that are looked at."""
 
@@ -102,6 +103,19 @@ def bias_fits(graph: Graph, node: Node, grid: Precision) -> bool:
         return bool(np.all(np.abs(bias) / unit < MOST_SUM - 2 * products - 1))
 
 
+BIAS_PART = 1 / 16
+"""Of the step of a result, by which a bias may be off once it is rounded to the unit of the sums."""
+
+
+def bias_error(graph: Graph, node: Node, grid: Precision) -> float:
+    """By how much rounding to the unit of the sums moves a bias at most; 0 where there are no weights to see."""
+    if not node.attrs["bias"] or node.array("bias") not in graph.weights:
+        return 0.0
+    bias = np.asarray(graph.weights[node.array("bias")], np.float64)
+    unit = np.float64(grid.scale[0]) * scales_of(graph.precisions[node.array("weight")], len(bias))
+    return float(np.abs(bias - np.rint(bias / unit) * unit).max(initial=0.0))
+
+
 class Ungrouped(Protocol):
     """A network whose nodes are not in groups yet (`fuse.Fusion`)."""
 
@@ -122,13 +136,19 @@ class Ungrouped(Protocol):
         """The function of one number that a node is, if kernels can apply it."""
         ...
 
+    def with_number(self, node: Node, value: str) -> Activation | None:
+        """The product of a value with one number that a node is, or the sum, or the share."""
+        ...
+
 
 class EightFusion:
     """Finds the groups in bytes of a network whose other groups are not made yet."""
 
-    def __init__(self, fusion: Ungrouped, floats: Collection[str] = ()) -> None:
-        """Finds the values on grids first. `floats`: layers that are computed in real numbers nevertheless."""
-        self.floats = floats
+    def __init__(self, fusion: Ungrouped, floats: Mapping[str, str]) -> None:
+        """Finds the values on grids first. `floats`: layers that are computed in real numbers nevertheless, and why.
+        `real` has all of which `groups` finds that.
+        """
+        self.real = dict(floats)
         self.f, self.graph, self.shapes = fusion, fusion.graph, fusion.shapes
         self.grids: dict[str, Precision] = {}
         for node in fusion.nodes:
@@ -240,9 +260,9 @@ class EightFusion:
             self.wanted.update(sources)
         return node, members[-1].name, sources, names, part
 
-    def chain(self, node: Node) -> tuple[list[Node], Node | None]:
+    def chain(self, node: Node) -> tuple[list[tuple[Node, Activation]], Node | None]:
         """The functions of one number behind a node that nobody else reads, and the grid that ends them."""
-        acts: list[Node] = []
+        acts: list[tuple[Node, Activation]] = []
         value = node.name
         while len(acts) < MOST_CHAINED:
             reader = self.f.only_reader(value)
@@ -250,19 +270,19 @@ class EightFusion:
                 return acts, None
             if reader.op == "fake_quantize":
                 return acts, reader if reader.name in self.grids else None
-            if self.f.activation_of(reader) is None:
+            act = self.f.activation_of(reader) or self.f.with_number(reader, value)
+            if act is None:
                 return acts, None
-            acts.append(reader)
+            acts.append((reader, act))
             value = reader.name
         return acts, None
 
-    def bounded(self, acts: list[Node], grid: Precision) -> tuple[int, int] | None:
+    def bounded(self, acts: list[tuple[Node, Activation]], grid: Precision) -> tuple[int, int] | None:
         """The bytes that bounds alone leave of a grid; None where a function is more than bounds."""
         (scale,), (zero,) = grid.scale, grid.zero
         low, high = 0, 255
-        for node in acts:
-            act = self.f.activation_of(node)
-            if act is None or act.name not in ("relu", "clip"):
+        for _, act in acts:
+            if act.name not in ("relu", "clip"):
                 return None
             least, most = (0.0, float("inf")) if act.name == "relu" else (act.a, act.b)
             edges = [np.rint(np.float32(edge) / np.float32(scale)) + zero for edge in (least, most)]
@@ -271,18 +291,14 @@ class EightFusion:
 
     def layer(self, node: Node):
         """A convolution or a dense layer of whole numbers, with the grid behind it, if there is one."""
-        grid, array = None if node.name in self.floats else self.of(node.inputs[0]), node.array("weight")
-        shape = self.shapes[self.f.source(node.inputs[0])]
-        if grid is None or shape is None or array not in self.graph.precisions or self.places(node.name) is None:
+        grid, quantised = self.of(node.inputs[0]), node.array("weight") in self.graph.precisions
+        if node.name in self.real or (grid is None and not quantised):
             return None
-        if node.op == "dense":
-            if len(shape) != 2 or shape[1] >= LONGEST:
-                return None
-        else:
-            problem = conv_problem(node.attrs, [shape])
-            if problem.rank > 3 or problem.ic // problem.groups * prod(problem.kernel) >= LONGEST:
-                return None
-        if not bias_fits(self.graph, node, grid):
+        if grid is None:
+            self.real[node.name] = "what it reads is not on a grid of 8 bits with one scale"
+            return None
+        if (why := self.refusal(node, grid) if quantised else UNFIT) is not None:
+            self.real[node.name] = why
             return None
         members, last, factor = [node], node, None
         reader = self.f.only_reader(node.name)
@@ -290,23 +306,35 @@ class EightFusion:
             members, last = [node, reader], reader
         acts, end = self.chain(last)
         if end is None:
-            whole: Activation | None = None
-            for act in reversed(acts):
-                found = self.f.activation_of(act)
-                assert found is not None
-                whole = Activation(found.name, found.a, found.b, found.c, whole)
-            return self.take(node, [*members, *acts], node.inputs, EightPart(
-                "layer", (grid,), None, factor=factor, activation=whole))  # fmt: skip
+            part = EightPart("layer", (grid,), None, factor=factor, activation=in_a_row(acts))
+            return self.take(node, [*members, *(n for n, _ in acts)], node.inputs, part)
         out = self.grids[end.name]
+        if bias_error(self.graph, node, grid) > BIAS_PART * out.scale[0]:
+            self.real[node.name] = "its bias is much finer than its sums, and so is the result"
+            return None
         bounds = self.bounded(acts, out)
-        activation: Activation | None = None
-        for act in reversed(acts if bounds is None else []):
-            found = self.f.activation_of(act)
-            assert found is not None
-            activation = Activation(found.name, found.a, found.b, found.c, activation)
+        activation = in_a_row(acts) if bounds is None else None
         low, high = bounds or (0, 255)
         part = EightPart("layer", (grid,), out, low, min(high, span(end)), factor, activation=activation)
-        return self.take(node, [*members, *acts, end], node.inputs, part)
+        return self.take(node, [*members, *(n for n, _ in acts), end], node.inputs, part)
+
+    def refusal(self, node: Node, grid: Precision) -> str | None:
+        """Why a layer with quantised weights that reads a value on a grid cannot be computed in bytes."""
+        shape = self.shapes[self.f.source(node.inputs[0])]
+        if shape is None or self.places(node.name) is None:
+            return "its value is not an image of real numbers"
+        if node.op == "dense":
+            if len(shape) != 2:
+                return "it is a product of matrices, which has no kernel in bytes"
+            length = shape[1]
+        else:
+            problem = conv_problem(node.attrs, [shape])
+            if problem.rank > 3:
+                return "it has more than 3 dimensions"
+            length = problem.ic // problem.groups * prod(problem.kernel)
+        if length >= LONGEST or not bias_fits(self.graph, node, grid):
+            return "its sums may not fit 32 bits"
+        return None
 
     def factor(self, node: Node, value: str) -> str | None:
         """The constant that a product multiplies a layer's sums with: one number, or one for each output channel."""
@@ -333,9 +361,10 @@ class EightFusion:
         if end is None:
             return None
         out = self.grids[end.name]
-        members = [node, *acts, end]
+        behind = [n for n, _ in acts]
+        members = [node, *behind, end]
         if self.f.activation_of(node) is not None:
-            part = EightPart("table", known, out, nodes=(node, *acts, end))
+            part = EightPart("table", known, out, nodes=(node, *behind, end))
             return self.take(node, members, node.inputs, part)
         bounds = self.bounded(acts, out)
         if bounds is None:
@@ -403,6 +432,14 @@ class EightFusion:
                 scaled = EightPart("quantise", (), out, 0, span(node), scale=number)
                 return self.take(node, [divided, node], (divided.inputs[0],), scaled)
         return self.take(node, [node], node.inputs, part)
+
+
+def in_a_row(acts: Sequence[tuple[Node, Activation]]) -> Activation | None:
+    """Functions one after the other."""
+    whole: Activation | None = None
+    for _, act in reversed(acts):
+        whole = replace(act, then=whole)
+    return whole
 
 
 def span(node: Node) -> int:

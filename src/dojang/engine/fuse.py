@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from math import prod
+from types import MappingProxyType
+
+import numpy as np
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.graph import Graph, Node, reachable
@@ -20,6 +24,9 @@ ALIASES = ("identity", "dropout")
 JOINS = ("add", "sub", "mul", "div")
 MOST_CHAINED = 8
 """Functions of one number that one step of a quantised network applies."""
+
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class Fused:
     """The groups of a network, in an order in which they can be computed, and who reads which value.
 
     `nodes` are those that something needs; `alias` says which value a node that changes nothing stands for; `shown` are
-    the values that stay visible: outputs, and what was asked for.
+    the values that stay visible: outputs, and what was asked for. `real` says of quantised layers that are computed in
+    real numbers why.
     """
 
     graph: Graph
@@ -54,6 +62,7 @@ class Fused:
     alias: Mapping[str, str]
     readers: Mapping[str, Sequence[Node]]
     shown: Set[str]
+    real: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def source(self, name: str) -> str:
         """The value that a name stands for, through nodes that change nothing."""
@@ -65,14 +74,15 @@ class Fused:
 
 
 def fuse(
-    graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str], eight: bool = False, floats: Collection[str] = ()
-) -> Fused:
+    graph: Graph, shapes: Mapping[str, Shape | None], keep: Set[str], eight: bool = False,
+    floats: Mapping[str, str] = NONE,
+) -> Fused:  # fmt: skip
     """Groups of nodes that become one kernel each; values in `keep` and outputs stay visible. `eight`: whether
-    quantised layers are computed in bytes, but for those in `floats`.
+    quantised layers are computed in bytes, but for those in `floats`, which says why.
     """
     f = Fusion(graph, shapes, keep)
     groups = tuple(f.groups(eight, floats))
-    return Fused(graph, shapes, groups, tuple(f.nodes), f.alias, f.readers, frozenset(f.shown))
+    return Fused(graph, shapes, groups, tuple(f.nodes), f.alias, f.readers, frozenset(f.shown), f.real)
 
 
 def _clip(a: Attrs) -> Activation:
@@ -135,6 +145,7 @@ class Fusion:
         self.shown = {self.source(name) for name in self.wanted}
         self.taken: set[str] = set()
         self.exact = exact(graph)
+        self.real: Mapping[str, str] = {}
 
     def source(self, name: str) -> str:
         """The value that a name stands for, through nodes that change nothing."""
@@ -151,11 +162,14 @@ class Fusion:
             return None
         return readers[0]
 
-    def groups(self, eight: bool = False, floats: Collection[str] = ()) -> list[Group]:
+    def groups(self, eight: bool = False, floats: Mapping[str, str] = NONE) -> list[Group]:
         """All groups, in an order in which they can be computed."""
         by_value: dict[str, Group] = {}
-        for node, value, inputs, members, part in EightFusion(self, floats).groups() if eight else ():
-            by_value[value] = Group(node, value, inputs, members=members, eight=part)
+        if eight:
+            in_bytes = EightFusion(self, floats)
+            for node, value, inputs, members, part in in_bytes.groups():
+                by_value[value] = Group(node, value, inputs, members=members, eight=part)
+            self.real = in_bytes.real
         # Later convolutions claim additions first: what they add has then been computed before.
         for node in reversed(self.nodes):
             if node.op in CONVS and node.name not in self.taken:
@@ -218,11 +232,11 @@ class Fusion:
         pair = [self.source(i) for i in node.inputs]
         other = pair[1] if pair[0] == value else pair[0] if node.op in ("mul", "add") else None
         constant = self.graph[other] if other is not None and other != value else None
-        if constant is None or constant.op != "constant" or constant.attrs["shape"] != ():
+        if constant is None or constant.op != "constant" or prod(constant.attrs["shape"]) != 1:
             return None
         number = constant.attrs["fill"]
         if number is None and constant.array("value") in self.graph.weights:
-            number = float(self.graph.weights[constant.array("value")])
+            number = float(np.reshape(self.graph.weights[constant.array("value")], ()))
         if number is None:
             return None
         return Activation(name, -number if node.op == "sub" else number)

@@ -10,6 +10,7 @@ import numpy as np
 from dojang.arith.graph import Graph, Node
 
 EPS = 1e-5
+CONVS = ("conv", "conv_transpose")
 
 
 def scalars_joined(graph: Graph) -> Graph:
@@ -21,8 +22,12 @@ def scalars_joined(graph: Graph) -> Graph:
     """
     if not graph.weights:
         return graph
-    graph = _hard_swishes(graph)
-    return _norms(graph)
+    return _norms(_hard_swishes(graph), bool(graph.precisions))
+
+
+def joined_to_layers(graph: Graph) -> Graph:
+    """The same, with norms behind convolutions alone, and one number beside other values left as it is."""
+    return _norms(_hard_swishes(graph), True) if graph.weights else graph
 
 
 def _hard_swishes(graph: Graph) -> Graph:
@@ -77,8 +82,12 @@ def numbers_of(graph: Graph, name: str) -> np.ndarray | None:
     return np.asarray(graph.weights[arrays[0]], np.float64).reshape(node.attrs["shape"])
 
 
-def _norms(graph: Graph) -> Graph:
-    """Batch norms for chains of products and sums with constants; each ends where something else reads its middle."""
+def _norms(graph: Graph, quantised: bool) -> Graph:
+    """Batch norms for chains of products and sums with constants; each ends where something else reads its middle.
+
+    `quantised`: functions of one number stay behind what is no convolution, as they are applied before a value is put
+    on its grid.
+    """
     nodes: dict[str, Node] = {}
     weights: dict[str, np.ndarray] = {}
     done: set[str] = set()
@@ -92,7 +101,8 @@ def _norms(graph: Graph) -> Graph:
             last = graph.consumers[last.name][0]
             scale, shift = np.multiply(scale, step[1]), np.add(np.multiply(shift, step[1]), step[2])
             done.add(last.name)
-        if not _worth(graph, first, node, last):
+        one_number = quantised and graph[first].op not in CONVS and np.ndim(scale) == np.ndim(shift) == 0
+        if one_number or not _worth(graph, first, node, last):
             continue
         channels = _channels(graph, first)
         assert channels is not None
@@ -111,7 +121,7 @@ def _norms(graph: Graph) -> Graph:
 def _worth(graph: Graph, source: str, first: Node, last: Node) -> bool:
     """A convolution's weights take the norm if nothing else reads it; else two steps become one."""
     before = graph[source]
-    return (before.op in ("conv", "conv_transpose") and alone(graph, before)) or first is not last
+    return (before.op in CONVS and alone(graph, before)) or first is not last
 
 
 def _channels(graph: Graph, name: str) -> int | None:

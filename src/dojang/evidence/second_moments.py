@@ -85,13 +85,17 @@ class PatchProducts:
         self.about = about
         rows = rows - about[:, None, :]
         self.sums += rows.sum(1, dtype=np.float64)
-        self.products += rows.transpose(0, 2, 1) @ rows
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.products += rows.transpose(0, 2, 1) @ rows
         self.rows += rows.shape[1]
 
     def done(self) -> InputMoments:
-        """The mean and the covariance of all that was seen, which must be something."""
+        """The mean and the covariance of all that was seen, which must be something. A covariance that float32 cannot
+        hold is infinite or NaN.
+        """
         assert self.about is not None
         mean = self.sums / self.rows
         covariance = self.products / np.float32(self.rows)
-        covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
         return InputMoments(self.about + mean, covariance, self.rows)

@@ -16,6 +16,7 @@ import numpy as np
 
 from dojang.arith.graph import Graph, Node
 from dojang.arith.precision import Precision
+from dojang.engine.scalars import joined_to_layers
 from dojang.evidence.evidence import Evidence
 from dojang.evidence.histograms import Fed, Histogram, histograms
 from dojang.evidence.second_moments import WIDEST, InputMoments, PatchProducts, width
@@ -26,12 +27,17 @@ LAYERS = ("conv", "dense")
 ENDS = (*LAYERS, "add", "mul", "concat", "avgpool", "global_avgpool", "adaptive_avgpool", "reduce_mean")
 FUNCTIONS = frozenset("relu clip sigmoid tanh silu hard_swish hard_sigmoid leaky_relu gelu elu mish".split())
 MOVES = frozenset("maxpool flatten reshape identity dropout squeeze unsqueeze".split())
+MOST_BIAS = 2.0**29
+"""The largest whole number of a bias: sums of as many have room beside it in int32."""
 LEAST_SCALE = 1e-30
 """Of weights that are all 0, and of values that are: their products are 0 whatever it is."""
 
 
 def prepared(graph: Graph) -> Graph:
-    """The network with batch norms folded into the layers before them."""
+    """The network with batch norms folded into the layers before them, and what stands for one: products with and sums
+    of constants.
+    """
+    graph = joined_to_layers(graph)
     found = batchnorm.apply(Evidence(graph))
     return graph if found is None else found.graph
 
@@ -54,6 +60,19 @@ def moves(node: Node) -> bool:
     return node.attrs["mode"] == "constant" and node.attrs["value"] == 0 and not any(map(any, node.attrs["pads"][1:]))
 
 
+def function_of(graph: Graph, node: Node) -> str | None:
+    """What a function of one number is applied to: an activation, or a product, sum or share with a constant number."""
+    if node.op in FUNCTIONS:
+        return node.inputs[0]
+    if node.op not in ("mul", "add", "sub", "div") or len(node.inputs) != 2:
+        return None
+    for value, other in (node.inputs, node.inputs[::-1])[: 2 if node.op in ("mul", "add") else 1]:
+        constant = graph[other]
+        if constant.op == "constant" and np.prod(constant.attrs["shape"]) == 1 and value != other:
+            return value if graph.unit_shapes[value] == graph.unit_shapes[node.name] else None
+    return None
+
+
 def grids_of(graph: Graph, floats: Collection[str] = ()) -> list[str]:
     """The values that are put on grids: what layers read (but for those named in `floats`), sources and sums between
     them; functions of one number take the place of the value before them where nobody else reads that.
@@ -72,8 +91,8 @@ def grids_of(graph: Graph, floats: Collection[str] = ()) -> list[str]:
             continue
         wanted[name] = None
         before = node
-        while before.op in FUNCTIONS:
-            source = graph[before.inputs[0]]
+        while (read := function_of(graph, before)) is not None:
+            source = graph[read]
             if len(graph.consumers[source.name]) > 1 or source.name in graph.outputs:
                 pending.append(source.name)
                 break
@@ -231,7 +250,10 @@ def quantised(
             continue
         weight = np.asarray(graph.weights[node.array("weight")], np.float32)
         read = known.reads.get(node.name)
-        precision, real = weights_of(weight, read, correct and node.attrs["bias"])
+        least = np.zeros(len(weight))
+        if node.attrs["bias"]:
+            least = np.abs(np.asarray(graph.weights[node.array("bias")], np.float64)) / grids[source][0] / MOST_BIAS
+        precision, real = weights_of(weight, read, correct and node.attrs["bias"], least)
         arrays[node.array("weight")], precisions[node.array("weight")] = real, precision
         done.append(node.name)
         if node.attrs["bias"]:
@@ -258,16 +280,17 @@ def _source(graph: Graph, name: str) -> str:
 
 
 def weights_of(
-    weight: np.ndarray, read: InputMoments | None = None, corrected: bool = False
+    weight: np.ndarray, read: InputMoments | None = None, corrected: bool = False, least: np.ndarray | float = 0.0
 ) -> tuple[Precision, np.ndarray]:
     """The precision by output channel of weights as whole numbers from −127 to 127, and the real numbers they are.
 
     `read`: what the layer reads; its weights are rounded so that its outputs move least, about their mean where a bias
-    is `corrected`. Without it each is rounded to the nearest.
+    is `corrected`. Without it each is rounded to the nearest. `least`: the least scale of each channel, so that a bias
+    fits int32 beside weights that are tiny.
     """
     flat = weight.reshape(len(weight), -1)
     most = np.abs(flat).max(1, initial=0.0)
-    scale = np.where(most > 127 * LEAST_SCALE, most / 127, 1.0).astype(np.float32)
+    scale = np.where(most > 127 * LEAST_SCALE, np.maximum(most / 127, least), 1.0).astype(np.float32)
     precision = Precision("int8", tuple(float(s) for s in scale), (0,) * len(scale), 0)
     if read is None:
         whole = np.clip(np.rint(flat / scale[:, None]), -127, 127)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from dojang.arith.graph import Graph
 from dojang.engine.fuse import Fused, fuse
 from dojang.engine.kernels import task as t
+from dojang.engine.kernels.eight.dot import gains
 from dojang.engine.kernels.eight.elements import MOST_PLANES
 from dojang.engine.kernels.other import layout
 from dojang.engine.kernels.other.layout import LayoutTask
@@ -20,29 +21,44 @@ from dojang.engine.plan.steps import HostStep, KernelStep, Place, Planned
 from dojang.native.costs import COSTS
 
 BYTES = "bytes"
-"""What a layer in float32 is said to have refused, where it could be computed in bytes."""
+"""What a layer in float32 is said to have refused, where it is quantised."""
+NO_PRODUCTS = (
+    "this processor has no instruction for four products of bytes (AVX-512 VNNI, AVX-VNNI, AArch64 dot products); with "
+    "others, bytes take longer than float32"
+)
+OPEN = "height and width are open, and kernels of bytes are made for one size"
 
 
 def plan_of(graph: Graph, request: Request, chosen: Chosen | None = None) -> Planned:
     """The plan of a graph, which needs no weights: the first two passes."""
     chosen = {} if chosen is None else chosen
-    fused, floats = fused_for(graph, request, chosen)
-    return plan(fused, request, chosen, floats)
+    return plan(fused_for(graph, request, chosen), request, chosen)
 
 
-def fused_for(graph: Graph, request: Request, chosen: Chosen) -> tuple[Fused, Mapping[str, str]]:
-    """The groups of a graph, and why quantised layers are not among those in bytes: they take less time in float32."""
+def fused_for(graph: Graph, request: Request, chosen: Chosen) -> Fused:
+    """The groups of a graph; quantised layers that take less time in float32 are not among those in bytes."""
     shapes = graph.shapes(request.batch)
     fused = fuse(graph, shapes, request.keep, request.eight)
+    if not request.eight:
+        return replace(fused, real=not_in_bytes(graph, request))
     if not any(group.eight for group in fused.groups):
-        return fused, {}
+        return fused
     floats = eights.faster_in_floats(PlanContext(fused, request, chosen, table.ALL))
-    return (fuse(graph, shapes, request.keep, True, floats) if floats else fused), floats
+    return fuse(graph, shapes, request.keep, True, floats) if floats else fused
 
 
-def plan(fused: Fused, request: Request, chosen: Chosen, floats: Mapping[str, str] | None = None) -> Planned:
-    """Chooses kernels for all groups, in order, and how many threads run them. `floats`: why layers are not computed
-    in bytes.
+def not_in_bytes(graph: Graph, request: Request) -> dict[str, str]:
+    """Of a plan in real numbers alone: which layers another one would compute in bytes, and why this one does not."""
+    if not graph.precisions or (gains(request.machine) and request.sizes is None):
+        return {}
+    fused = fuse(graph, graph.shapes(request.batch), request.keep, True)
+    why = OPEN if gains(request.machine) else NO_PRODUCTS
+    in_bytes = [group.node.name for group in fused.groups if group.eight is not None and group.eight.what == "layer"]
+    return {**fused.real, **dict.fromkeys(in_bytes, why)}
+
+
+def plan(fused: Fused, request: Request, chosen: Chosen) -> Planned:
+    """Chooses kernels for all groups, in order, and how many threads run them.
 
     For each group every algorithm makes an offer; layers in a row are joined where that is predicted to be faster.
     """
@@ -51,7 +67,7 @@ def plan(fused: Fused, request: Request, chosen: Chosen, floats: Mapping[str, st
     enter(context)
     choose_kernels(context)
     leave(context, request)
-    steps = tuple(with_bytes_refused(step, floats or {}) for step in context.steps)
+    steps = tuple(with_bytes_refused(step, fused.real) for step in context.steps)
     alone = request.threads * sum(step.choice.predicted_s or 0.0 for step in steps) < COSTS.helpers_s
     if alone:
         steps = tuple(by_one_thread(step, request.threads) for step in steps)

@@ -122,8 +122,13 @@ HELD: Mapping[str, str] = {"int4": "int8", "uint4": "uint8", "int2": "int8", "ui
 
 
 def typed(graph: Graph, name: str, array: Array, kind: Any = np.float32) -> Array:
-    """An array in the type of a value: real numbers in the precision `kind`, whatever their type in the network."""
+    """An array in the type of a value: real numbers in the precision `kind`, whatever their type in the network. Sums
+    of whole numbers that int32 does not hold wrap, as in the additions of a processor.
+    """
     own = graph.types[name]
+    if own == "int32" and array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            array = array.astype(np.int64)
     if own == "float64":
         kind = np.promote_types(kind, np.float64)
     return np.asarray(array, kind if own in REAL else HELD.get(own, own))

@@ -114,7 +114,7 @@ class Grid:
 
     def precision(self) -> Precision | None:
         """The same with its numbers; None where they are none that whole numbers can have."""
-        if not self.scale.small or (self.zero is not None and not self.zero.small):
+        if not self.scale.small or (self.zero is not None and not (self.zero.small and self.zero.sort == "i")):
             return None
         import numpy as np
 

@@ -14,9 +14,10 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from dojang.arith.conv import by
 from dojang.arith.precision import WHOLE
 from dojang.arith.shapes import axis_of, broadcast
-from dojang.base.errors import ShapeError
+from dojang.base.errors import DataError, ShapeError
 from dojang.formats.onnx.batch import (
     above,
     depends,
@@ -183,8 +184,15 @@ def _dequantized(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
         wide[axis] = const.shape[axis]
 
     def change(x: Any) -> Any:
-        centred = x if zero is None else x - zero.array().reshape(wide if zero.size > 1 else ())
-        return centred * scale.array().reshape(wide if scale.size > 1 else ())
+        import numpy as np
+
+        if scale.size not in (1, prod(wide)) or (zero is not None and zero.size not in (1, scale.size)):
+            zeros = "" if zero is None else f" and {zero.size} zero points"
+            said = f"{scale.size} scales{zeros} for {by(const.shape)} whole numbers"
+            raise DataError(f"{said}; give one, or one for each place of an axis")
+        with np.errstate(all="ignore"):
+            centred = x if zero is None else x - zero.array().reshape(wide if zero.size > 1 else ())
+            return centred * scale.array().reshape(wide if scale.size > 1 else ())
 
     what = ("dequantised", scale.key, zero.key if zero is not None else None, attrs.get("axis", 1))
     axis = axis_of(attrs.get("axis", 1), len(const.shape)) if scale.size > 1 else None

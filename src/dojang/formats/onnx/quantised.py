@@ -71,7 +71,8 @@ def scale_of(reader: Reader, real: Draft, factors: tuple[Const, ...], over: Cons
         made = np.float32(1)
         for factor in factors:
             made = made * factor.array().reshape(-1)
-        return (made / (over.array().reshape(-1) if over is not None else np.float32(1))).reshape(shape)
+        with np.errstate(all="ignore"):  # a scale of 0 gives infinite numbers, which are held within the type
+            return (made / (over.array().reshape(-1) if over is not None else np.float32(1))).reshape(shape)
 
     if any(f.shape and f.size not in (1, size) for f in factors):
         raise NotDone("scales of different sizes")

@@ -298,7 +298,8 @@ def looked_up(
     def make(weights: Weights) -> Sequence[np.ndarray]:
         value = (np.arange(256) - grid.zero[0]).astype("f4").reshape(1, -1) * np.float32(grid.scale[0])
         for node in nodes:
-            value = apply(node, [value], {})
+            constants = [weights.graph[name] for name in map(context.fused.source, node.inputs)]
+            value = apply(node, [weights.constant(c) if c.op == "constant" else value for c in constants], {})
         with np.errstate(all="ignore"):
             whole = np.rint(value / np.float32(out.scale[0])) + out.zero[0]
         return (np.fmin(np.fmax(whole, bounds[0]), bounds[1]).astype("u1").reshape(-1),)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dojang.base.errors import UnsupportedError
+from dojang.base.errors import DataError, UnsupportedError
 from dojang.engine.reference.elements import sigmoid
 from dojang.engine.reference.standard.call import Array, Function, OperatorCall, axis_in
 from dojang.engine.reference.standard.types import BY_CODE
@@ -17,7 +17,10 @@ RANGES: Mapping[str, tuple[int, int]] = {
     "int2": (-2, 1), "uint2": (0, 3), "int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255),
     "int16": (-32768, 32767), "uint16": (0, 65535), "int32": (-(2**31), 2**31 - 1),
 }  # fmt: skip
-"""The least and largest whole number of each type that values are quantised to."""
+"""The least and largest whole number of each type that results of whole numbers have."""
+
+QUANTISED = tuple(kind for kind in RANGES if kind != "int32")
+"""The types that QuantizeLinear makes."""
 
 
 def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> Array:
@@ -25,6 +28,10 @@ def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> 
     if values.size == 1 and values.ndim <= 1:
         return values.reshape(())
     axis = axis_in(axis, len(shape))
+    if values.ndim == 1 and not block and values.size != shape[axis]:
+        raise DataError(
+            f"{values.size} scales or zero points for {shape[axis]} places of axis {axis}; give one, or one for each"
+        )
     if block:
         return np.take(values.repeat(block, axis), np.arange(shape[axis]), axis)
     wide = [1] * len(shape)
@@ -50,6 +57,12 @@ def quantize_linear(call: OperatorCall) -> tuple[Array, ...]:
     scale, zero = spread(call[1], x.shape, axis, block), call.get(2)
     code = call.attr("output_dtype", 0)
     wanted = call.dtype if call.dtype != "float32" else BY_CODE.get(code, "uint8")
+    if zero is not None and zero.dtype.kind not in "iu":
+        raise DataError(
+            f"its zero point is of type {zero.dtype}; a zero point has the type of the whole numbers, such as int8"
+        )
+    if wanted not in QUANTISED:
+        raise UnsupportedError(f"it quantises to {wanted}; values are quantised to {', '.join(QUANTISED)}")
     shift = spread(zero, x.shape, axis, block).astype(np.int64) if zero is not None else 0
     return (quantise(x, scale, shift, wanted),)
 
