@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 
 import numpy as np
@@ -20,6 +21,10 @@ class Whole:
     unit: float
 
 
+PROBES = 4
+"""Taps that are looked at before all of them."""
+
+
 def whole_form(parts: tuple[Taps, ...], largest: int = 1 << 20) -> Whole | None:
     """Whole numbers with one common unit, or None if there are none up to `largest`.
 
@@ -28,9 +33,13 @@ def whole_form(parts: tuple[Taps, ...], largest: int = 1 << 20) -> Whole | None:
     values = np.concatenate([np.abs(p[p != 0]) for p in parts])
     if not values.size:
         return Whole(parts, 1.0)
-    top, low = values.max(), values.min()
+    top, low = float(values.max()), float(values.min())
+    probes = values[:: -(-values.size // PROBES)].tolist()
     for unit in (1.0, *(low / m for m in range(1, 17))):
         if unit < 1e-300 or top / unit > largest:  # its inverse must be a number
+            continue
+        off = 1e-13 * top
+        if any(abs(v - round(v / unit) * unit) > 2 * off for v in probes):  # most units fail here
             continue
         ratio = values / unit
         if np.abs(ratio - np.rint(ratio)).max() <= 1e-13 * top / unit:
@@ -99,8 +108,8 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
 
 FAR = 1e3
 """What is left over, in units of what is allowed, from which on singular values would not find a closer sum."""
-SKETCHED = 400
-"""Taps from which on a matrix is looked at before its singular values are computed: 63x63 take 20 ms."""
+SKETCHED = 40
+"""Taps above which a matrix is looked at before its singular values are computed: 63x63 take 20 ms."""
 
 
 def _far(left: Taps, allowed: float | Taps) -> bool:
@@ -117,10 +126,16 @@ def _rank_above(matrix: Taps, allowed: float | Taps, most: int) -> bool:
     """
     if most + 2 >= min(matrix.shape):
         return False
-    mixed = matrix @ np.random.default_rng(0).standard_normal((matrix.shape[1], most + 2))
+    mixed = matrix @ _mixtures(matrix.shape[1], most + 2)
     base, _ = np.linalg.qr(mixed)
     left = matrix - base @ (base.T @ matrix)
     return _far(left, allowed)
+
+
+@lru_cache(maxsize=32)
+def _mixtures(columns: int, count: int) -> Taps:
+    """So many random mixtures of columns, the same every time."""
+    return np.random.default_rng(0).standard_normal((columns, count))
 
 
 def rounded_division(divisor: int, most: int) -> tuple[int, int, int] | None:
