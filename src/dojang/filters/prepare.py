@@ -58,12 +58,13 @@ class Prepared:
     def _bind(self, i: int, alone: bool = False) -> Bound:
         """The i-th plan, bound; with `alone` it shares nothing with others, which may be in use."""
         plan = self.plans[i]
-        if self._first_use and plan.first is not None:
+        first = plan.first if self._first_use else None
+        if first is not None:
             (oh, ow), job = self.out_size, plan.jobs[0]
-            saved = (plan.first.cycles - plan.way.cycles) * self._count * oh * ow * job.channels
+            saved = (first.cycles - plan.way.cycles) * self._count * oh * ow * job.channels
             if saved < COMPILE_CYCLES:
                 self.waits = True
-                plan = replace(plan, way=plan.first)
+                plan = replace(plan, way=first)
         job = self.jobs[self._first(i)].like(plan.jobs[0].kernel)
         make = Bound if alone else bind
         return make(plan, job, self._machine, self._threads, count=self._count)

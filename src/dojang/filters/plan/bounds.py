@@ -55,6 +55,11 @@ def columns_cycles(products: int, each: float, cost: FilterCosts) -> float:
     return products * each + cost.columns
 
 
+def looped_cycles(kh: int, kw: int, cost: FilterCosts) -> float:
+    """Cycles per vector of taps from memory, with a stride or with dilation down the columns."""
+    return kh * kw * cost.looped_tap + cost.load + cost.store
+
+
 @lru_cache(maxsize=64)
 def lines_of(kernel: Kernel) -> tuple[int, int]:
     """The fewest taps down and along of a column and a row, or several, for all parts: rows and columns that are not
@@ -167,7 +172,8 @@ def _looped(job: Job, machine: Machine) -> float:
     if job.kernel.combine != "linear":
         return inf
     (kh, kw), cost = job.kernel.size, costs_of(machine)
-    cycles = min(dense_cycles(kh, kw, cost), kh * kw * cost.looped_tap)
+    plain = job.options.stride == (1, 1) and (job.options.dilation[0] == 1 or kh == 1)
+    cycles = dense_cycles(kh, kw, cost) if plain else looped_cycles(kh, kw, cost)
     return cycles / machine.lanes(8 if sums_of(job).work == "f64" else 4)
 
 

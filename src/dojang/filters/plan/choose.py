@@ -47,7 +47,7 @@ class FilterPlan:
         """The other methods, and why they were not chosen."""
         if self.apart is not None:
             return (("apart", f"{self.apart:.2f} cycles per element"),)
-        methods, refused = _all(_without_size(self.jobs[0]), self.machine)
+        methods, refused = _all(self.jobs[0].unsized, self.machine)
         return (*refused, *((w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in methods[1:]))
 
     @property
@@ -55,7 +55,7 @@ class FilterPlan:
         """The method for rows on which `way` is not exact enough: transforms of floats."""
         if self.other is not None:
             return self.other
-        methods, _ = _all(_without_size(self.jobs[0]), self.machine)
+        methods, _ = _all(self.jobs[0].unsized, self.machine)
         return next((w for w in methods if not isinstance(w.program, Fourier)), None)
 
     @property
@@ -99,7 +99,7 @@ def make_plan(jobs: Sequence[Job], machine: Machine) -> list[FilterPlan]:
     The algorithm does not depend on the picture's height and width, so that tiles of a picture give the same pixels;
     only the lengths of transforms do, which no tiles use.
     """
-    key = tuple(_without_size(job) for job in jobs)
+    key = tuple(job.unsized for job in jobs)
     return [_fitted(plan, jobs[0], machine) for plan in _make_plan(key, machine)]
 
 
@@ -108,11 +108,6 @@ def _fitted(plan: FilterPlan, job: Job, machine: Machine) -> FilterPlan:
     if not isinstance(plan.way.program, Fourier):
         return plan
     return replace(plan, way=fitted(replace(plan.jobs[0], height=job.height, width=job.width), machine))
-
-
-def _without_size(job: Job) -> Job:
-    """The job with a fixed picture size: everything that a plan may depend on."""
-    return replace(job, height=1 << 40, width=1 << 40)
 
 
 @lru_cache(maxsize=256)

@@ -26,6 +26,7 @@ from dojang.filters.plan.bounds import (
     MOST_ROWS,
     columns_cycles,
     direct_cycles,
+    looped_cycles,
     one_tap,
     pairs_cycles,
     separable_cycles,
@@ -442,13 +443,12 @@ def looped(job: Job, machine: Machine) -> Method | str:
         found = dense_loop(job, sums.work, "dense rows" if apart else "dense", matrix, machine, sums.finish)
         cycles = dense_cycles(kh, kw, cost) / lanes
         return Method("looped", cycles, *found, detail)
-    rows = 1
     dtype = np.float32 if sums.work == "f32" else np.float64
     taps = np.ascontiguousarray(matrix, dtype)
     program = program_of(
-        job, sums, machine, (), (), rows=rows, vectors=4, dense=(kh, kw, dy, dx * job.channels), finishes=(sums.finish,)
+        job, sums, machine, (), (), rows=1, vectors=4, dense=(kh, kw, dy, dx * job.channels), finishes=(sums.finish,)
     )
-    cycles = ((kh + rows - 1) * kw * cost.looped_tap + cost.load + cost.store) / lanes
+    cycles = looped_cycles(kh, kw, cost) / lanes
     return Method("looped", cycles, program, taps, detail)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dojang.base.record import plain_repr
 from dojang.filters.code.program import Finish
-from dojang.filters.job import Job
+from dojang.filters.job import Job, weight_of
 from dojang.filters.kernels.factor import rounded_division, whole_form
 from dojang.filters.kernels.named import LARGE, Taps
 from dojang.filters.kernels.parse import Kernel
@@ -54,7 +54,7 @@ def _sums(kernel: Kernel, dtype: np.dtype, out_dtype: np.dtype, offset: float) -
     plain = Finish(1.0, offset)
     if np.float64 in (out_dtype, dtype):
         return Sums("f64", False, parts, plain, False)
-    top, total, pair = _top(dtype), kernel.weight, kernel.pair
+    top, total, pair = _top(dtype), weight_of(kernel), kernel.pair
     large = pair is not None and len(pair[0]) * len(pair[1]) > LARGE
     whole = whole_form(tuple(parts)) if dtype.kind == "u" and not large else None
     if whole is not None:
