@@ -53,7 +53,7 @@ def fixed(taps: Taps, offset: float, most: float) -> Fixed | None:
     together = max(1, min(BLOCK // taps.size, 18))
     for first in range(6, 24, together):
         shifts = np.arange(first, min(first + together, 24))
-        scales = 2.0**shifts
+        scales = np.ldexp(1.0, shifts)
         errors = MIDDLE * _misfits(taps.ravel(), scales) + 0.5 / scales
         near = np.flatnonzero(errors <= most)
         if not near.size:

@@ -190,7 +190,8 @@ def _pair(job: Job, sums: Sums, matrix: Taps) -> list[tuple[Taps, Taps]] | None:
     """A column and a row whose product is near enough to the matrix for these sums, as `factors` gives them."""
     if matrix is not job.kernel.parts[0]:
         return factors(matrix, tolerance(job, sums, matrix), 1)
-    return _rank_one(job.kernel, None if job.out_dtype.kind == "f" else tolerance(job, sums, matrix), sums.work)
+    allowed = tolerance(job, sums, matrix)
+    return _rank_one(job.kernel, allowed if isinstance(allowed, float) else None, sums.work)
 
 
 @lru_cache(maxsize=64)
