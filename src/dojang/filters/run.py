@@ -26,6 +26,7 @@ from dojang.filters.code.program import RowProgram
 from dojang.filters.code.rows import FIELDS, LINE, emit
 from dojang.filters.code.straight import Straight, emit_straight
 from dojang.filters.job import Job
+from dojang.filters.memory import address_of
 from dojang.filters.plan.choose import FilterPlan
 from dojang.filters.plan.guard import Guard
 from dojang.native import jit, runtime
@@ -219,9 +220,9 @@ class Bound:
             if self._wider:
                 target = self._buffer if self._buffer is not None else np.empty(self._wide_shape, out.dtype)
             words = self._words
-            words[0] = image.__array_interface__["data"][0]
+            words[0] = address_of(image)
             words[1] = image.strides[1]
-            words[2] = target.__array_interface__["data"][0]
+            words[2] = address_of(target)
             words[3] = target.strides[2]
             words[4] = target.strides[0]
             words[PAST] = self._past if words[2] % target.itemsize == 0 else 0
@@ -249,7 +250,7 @@ class Bound:
             return False
         try:
             words = self._words
-            words[0] = image.__array_interface__["data"][0]
+            words[0] = address_of(image)
             words[1] = self._source_pitch
             words[SRC_PLANE] = self._planes[0]
             words[TAPS] = self._taps_at
@@ -259,7 +260,7 @@ class Bound:
                 self._steps.run()
                 out.reshape(self._narrow.shape)[...] = self._narrow
                 return True
-            words[2] = out.__array_interface__["data"][0]
+            words[2] = address_of(out)
             words[3] = self._target_pitch
             words[PAST] = self._past
             words[DST_IMAGE] = self._planes[1]
