@@ -71,7 +71,7 @@ class Prepared:
 
     def _press(self, stack: NDArray, kernel: Kernel, options: Options) -> NDArray:
         """The stack filtered by a part of the kernel."""
-        ready = Prepared((kernel,), stack.shape, stack.dtype, options, self._threads)
+        ready = Prepared((kernel,), stack.shape, stack.dtype, options, self._threads, first=self._first_use)
         out = np.empty((1, *stack.shape), stack.dtype)
         ready.run(np.ascontiguousarray(stack), out)
         return out[0]

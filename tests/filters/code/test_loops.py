@@ -67,9 +67,13 @@ def test_nothing_is_compiled_for_a_new_sigma(dtype):
         filter(image, f"gaussian:sigma={sigma + more}")
     forms = {"fixed columns", "columns first", "rows first", "dense"}  # each needs its own code once
     assert running._compiled.cache_info().misses - before <= len(forms)
+    narrow = np.tile(image, (4, 1, 1))[:, :30]  # its rows are shorter than half of the wide kernel
+    filter(narrow, "gaussian:sigma=12")
     before = running._compiled.cache_info().misses
     for sigma in (0.5613, 0.9765, 1.3345, 2.4456, 5.5321, 6.8891, 23.123):
         filter(image, f"gaussian:sigma={sigma + more}")
+    for sigma in (12.123, 11.876):
+        filter(narrow, f"gaussian:sigma={sigma + more}")
     assert running._compiled.cache_info().misses == before
 
 
@@ -80,6 +84,11 @@ def test_every_use_gives_the_same_bits(kernel, dtype):
     first = filter(image, kernel)
     for threads in (1, 2, None):
         assert filter(image, kernel, threads=threads).tobytes() == first.tobytes()
+
+
+def test_every_use_of_a_folded_kernel_gives_the_same_bits():
+    image = (np.random.default_rng(4).random((120, 30)) * 255).astype("u1")
+    assert filter(image, "gaussian:sigma=12.0625").tobytes() == filter(image, "gaussian:sigma=12.0625").tobytes()
 
 
 @pytest.mark.parametrize(("sigma", "shape"), [(12, (50, 64)), (40, (90, 70)), (60, (33, 400, 3))])
