@@ -372,7 +372,8 @@ def _pictures_seeds() -> list[bytes]:
 
 def _filtered() -> Run:
     """Pictures as `dojang blur` reads them, with what stands beside their pixels, and writes them again."""
-    from dojang.filters.pictures.images import read_picture, write_picture
+    from dojang.filters.pictures.reading import read_picture
+    from dojang.filters.pictures.writing import write_picture
 
     folder = _folder()
     path = folder / "p"

@@ -113,3 +113,13 @@ def test_an_imaginary_part_of_a_conjugate():
 def test_a_kernel_with_gradients_on_an_array():
     with pytest.raises(ShapeError, match="kernel matrix: not an array of numbers.*detach"):
         dojang.filter(np.ones((4, 4)), torch.ones(3, 3, requires_grad=True))
+
+
+@pytest.mark.parametrize("call", [dojang.conv, dojang.conv_transpose, dojang.convolve])
+def test_convolutions_have_no_gradients_and_say_so(call):
+    """A tensor with gradients, one of a type that NumPy lacks, and a sparse one."""
+    plain = torch.ones(1, 1, 5)
+    for bad in (plain.clone().requires_grad_(), plain.bfloat16(), plain.to_sparse()):
+        for pair in ((bad, plain), (plain, bad)):
+            with pytest.raises(ShapeError, match="convolutions take arrays of numbers"):
+                call(*pair)

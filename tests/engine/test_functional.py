@@ -208,6 +208,8 @@ def test_convolve_of_functions():
     (lambda: convolve([1.0], [1.0], dx=None), UsageError, "dx None must be a finite number"),
     (lambda: convolve([[1.0]], [[1.0]], dx=np.array([1.0, 2, 3])), UsageError, "dx has 3 values for 2 axes"),
     (lambda: convolve([2**40], [2**40]), DataError, "may not be exact"),
+    (lambda: convolve([1.0], [1.0], dx=10**400), UsageError, "must be a finite number"),
+    (lambda: convolve([[1.0], [1.0, 2.0]], [[1.0]]), ShapeError, "arrays of numbers"),
 ])  # fmt: skip
 def test_errors(call, error, words):
     with pytest.raises(error, match=words):

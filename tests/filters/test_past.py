@@ -43,7 +43,7 @@ def kernel_of(way):
 def bound(way, job, machine=HOST, threads=2):
     found = dict(METHODS)[way](job, machine)
     assert not isinstance(found, str), found
-    return Bound(FilterPlan((job,), found, ()), job, machine, threads)
+    return Bound(FilterPlan((job,), found, machine), job, machine, threads)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -98,6 +99,15 @@ def test_a_real_group():
         assert done.stdout.split() == ["0.5", "1"], done.stderr
     finally:
         group.rmdir()
+
+
+def test_a_quota_holds_for_a_second(monkeypatch):
+    """So that a small picture does not wait for files; after that it is read again."""
+    now = threads.usable_cores("/.")  # another name of the root, of which nothing is kept
+    monkeypatch.setattr(threads, "_read", (monotonic(), 0.5))
+    assert threads.usable_cores() == 1
+    monkeypatch.setattr(threads, "_read", (monotonic() - 2, 0.5))
+    assert threads.usable_cores() == now
 
 
 def test_the_environment(monkeypatch):

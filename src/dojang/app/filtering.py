@@ -82,7 +82,7 @@ def _read(path: str | Path, max_pixels: int | None) -> Picture:
     from dojang.filters.pictures.opening import begun
 
     image = begun(path, max_pixels)
-    from dojang.filters.pictures.images import read_picture
+    from dojang.filters.pictures.reading import read_picture
 
     return read_picture(path, max_pixels, image)
 

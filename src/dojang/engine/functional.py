@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
+from math import isfinite, prod
 from numbers import Real
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from dojang.arith.conv import Conv, Padding, by
 from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
+from dojang.base.showing import first_line
 from dojang.engine import spectral
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import fallback
@@ -116,7 +117,7 @@ def convolve(
     volume = prod(steps)
     if "c" in (f.dtype.kind, g.dtype.kind):
         return _convolve_complex(f, g, mode, steps, precision)
-    whole = all(a.dtype.kind in "iub" for a in (f, g)) and volume == int(volume)
+    whole = f.dtype.kind in "iub" and g.dtype.kind in "iub" and volume == int(volume)
     if whole:
         bound = float(np.abs(f.astype("f8")).max() * np.abs(g.astype("f8")).sum() * abs(volume))
         if bound >= 2.0**53:
@@ -140,7 +141,7 @@ def convolve(
             if whole:
                 return np.rint(long).astype(np.int64) * int(volume)
             return long if volume == 1 else long * long.dtype.type(volume)
-        if a.ndim == 1 and not whole and (k.size >= LONG_ROW or a.size * k.size < SHORT_ROW):
+        if a.ndim == 1 and not whole and (not SHORT_KERNEL < k.size < LONG_ROW or a.size * k.size < SHORT_ROW):
             return _by_numpy(a, k, mode, kind, volume)
         precision = "strict"
     flipped = k[(slice(None, None, -1),) * k.ndim]
@@ -153,6 +154,8 @@ def convolve(
 
 def _steps(dx: float | Sequence[float], axes: int) -> list[float]:
     """The distance of the samples along each axis."""
+    if type(dx) is float and isfinite(dx):
+        return [dx] * axes
     given = list(dx) if isinstance(dx, Sequence) or np.ndim(dx) == 1 else [dx] * axes  # type: ignore[arg-type]
     if len(given) != axes and not isinstance(dx, str):
         raise UsageError(f"dx has {len(given)} values for {axes} axes")
@@ -165,9 +168,9 @@ def _steps(dx: float | Sequence[float], axes: int) -> list[float]:
     return steps
 
 
-LONG_ROW, SHORT_ROW = 24, 1 << 16
-"""Taps from which on, and products below which, NumPy's sums of one row of numbers are faster than kernels made for
-many channels (Zen 4, 2026).
+SHORT_KERNEL, LONG_ROW, SHORT_ROW = 11, 24, 1 << 16
+"""Taps up to which, from which on, and products below which, NumPy's sums of one row of numbers are faster than kernels
+made for many channels (Zen 4, 2026). NumPy has code for kernels of up to 11 taps.
 """
 
 
@@ -220,10 +223,15 @@ def _convolve_complex(f: Array, g: Array, mode: Any, steps: list[float], precisi
 
 def _numbers(x: Any) -> Array:
     """The array, where its numbers fit float64 or complex128; anything else is refused rather than cut."""
+    if type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.itemsize <= 8:
+        return x
     # Not `np.ma`, whose first use imports it: a child that is forked meanwhile would wait for that for ever.
     if isinstance(x, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
         raise UsageError("a masked array's mask would be lost; give x.filled() or x.data")
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch raises all three
+        raise ShapeError(f"convolutions take arrays of numbers ({first_line(error)})") from None
     if array.dtype.kind not in "fiubc":
         raise UsageError(f"convolutions take numbers, got {array.dtype}; convert with .astype()")
     if array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):
@@ -240,7 +248,7 @@ def _conv(
     """Both directions; `extra` is the output padding of a transposed convolution, None for an ordinary one."""
     if precision not in ("strict", "fast"):
         raise UsageError(f'precision {precision!r} is not known; use "strict" or "fast"')
-    x, weight = _numbers(x), _numbers(weight)
+    x, weight, bias = _numbers(x), _numbers(weight), None if bias is None else _numbers(bias)
     rank = weight.ndim - 2
     if rank < 1:
         raise ShapeError(f"weight {by(weight.shape)} must be (oc, ic/groups, *kernel) with at least one kernel axis")
@@ -251,7 +259,7 @@ def _conv(
         x = x[None]
     if x.ndim != rank + 2:
         raise ShapeError(f"input {by(x.shape)} does not fit weight {by(weight.shape)}: it needs {rank + 2} axes")
-    kinds = [np.asarray(a).dtype for a in (x, weight, bias) if a is not None]
+    kinds = [a.dtype for a in (x, weight, bias) if a is not None]
     if any(k.kind not in "fiub" for k in kinds):
         raise UsageError(f"convolutions take real numbers, got {', '.join(str(k) for k in kinds)}")
     kind = "f4" if all(k.kind == "f" and k.itemsize <= 4 for k in kinds) else "f8"
@@ -266,10 +274,10 @@ def _conv(
     if weight.shape != problem.weight_shape:
         raise ShapeError(f"weight is {by(weight.shape)}, {ic} input channels in {groups} groups need "
                          f"{by(problem.weight_shape)}")  # fmt: skip
-    if bias is not None and np.shape(bias) != (oc,):
-        raise ShapeError(f"bias is {by(np.shape(bias)) or 'a number'}, {oc} output channels need {oc} values")
+    if bias is not None and bias.shape != (oc,):
+        raise ShapeError(f"bias is {by(bias.shape) or 'a number'}, {oc} output channels need {oc} values")
     y = _runner(problem, "f32" if kind == "f4" else "f64", precision == "strict")(
-        x.astype(kind, copy=False), weight, None if bias is None else np.asarray(bias)
+        x.astype(kind, copy=False), weight, bias
     )
     return y[0] if alone else y
 

@@ -22,7 +22,8 @@ from dojang.filters.files import Filtered
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.large import SUFFIXES, as_stored, is_large, opened
-from dojang.filters.pictures.images import Picture, read_picture, turn
+from dojang.filters.pictures.images import Picture, turn
+from dojang.filters.pictures.reading import read_picture
 from dojang.filters.plain import finish, respond
 
 SIDE = 480  # pixels of a small copy, at most

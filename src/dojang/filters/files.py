@@ -28,11 +28,11 @@ from dojang.filters.pictures.images import (
     ONLY_READ,
     Picture,
     form_of,
-    read_picture,
     with_pixels,
     without_outdated,
-    write_picture,
 )
+from dojang.filters.pictures.reading import read_picture
+from dojang.filters.pictures.writing import write_picture
 from dojang.filters.plan.choose import FilterPlan, make_plan
 from dojang.native.machine import Machine
 from dojang.native.threads import asked_threads, default_threads

@@ -238,7 +238,8 @@ def _filter_pil(
     image: Any, kernels: tuple[Kernel, ...], bank: bool, options: Options, threads: int | None = None
 ) -> Any:
     from dojang.filters.large import as_stored
-    from dojang.filters.pictures.images import from_pil, orientation_of, to_pil, turn
+    from dojang.filters.pictures.images import turn
+    from dojang.filters.pictures.pil import from_pil, orientation_of, to_pil
 
     pixels, alpha = from_pil(image)
     orientation = orientation_of(image)  # read after the pixels: decoding rotates a TIFF and removes the tag

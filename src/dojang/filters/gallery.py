@@ -83,5 +83,5 @@ def gallery(names: Sequence[str] | None = None, picture: NDArray[np.uint8] | Non
             result = np.rint(128 + 127 * (result / reach).clip(-1, 1)).astype(np.uint8)
         matrices = tuple(tuple(tuple(float(v) for v in row) for row in part) for part in kernel.parts)
         row = NAMED[name]
-        shown.append(Shown(name, row.does, row.source, spec, row.options, matrices, png(result)))
+        shown.append(Shown(name, row.does, row.source, spec, dict(row.options), matrices, png(result)))
     return shown

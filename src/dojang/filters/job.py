@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property, lru_cache
 from numbers import Real
 from typing import Any
 
@@ -18,6 +18,22 @@ from dojang.filters.kernels.parse import Kernel
 
 MOST_EXTENT = 1 << 24  # pixels from a kernel's first tap to its last; the tables of the border have as many entries
 DTYPES: tuple[np.dtype, ...] = tuple(np.dtype(d) for d in ("uint8", "uint16", "float32", "float64"))
+
+
+UNSIZED = 1 << 40
+"""Height and width of a picture whose size does not matter."""
+
+
+@cache
+def largest_of(dtype: np.dtype) -> float:
+    """The largest number of a dtype."""
+    return float(np.iinfo(dtype).max if dtype.kind == "u" else np.finfo(dtype).max)
+
+
+@lru_cache(maxsize=64)
+def weight_of(kernel: Kernel) -> float:
+    """`kernel.weight`, kept."""
+    return kernel.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +97,11 @@ class Job:
         n, h, w, c = shape
         if n < 1:
             raise ShapeError(f"the stack holds no picture: shape {by(shape)}")
-        if dtype.kind == "u" and not (0 <= options.value <= np.iinfo(dtype).max and options.value % 1 == 0):
+        if dtype.kind == "u" and not (0 <= options.value <= largest_of(dtype) and options.value % 1 == 0):
             raise DataError(
-                f"value {options.value:g} does not fit a {dtype} picture (whole, 0 to {np.iinfo(dtype).max})"
+                f"value {options.value:g} does not fit a {dtype} picture (whole, 0 to {largest_of(dtype):g})"
             )
-        if dtype.kind == "f" and abs(options.value) > float(np.finfo(dtype).max):
+        if dtype.kind == "f" and abs(options.value) > largest_of(dtype):
             raise DataError(f"value {options.value:g} does not fit a {dtype} picture")
         # A stride longer than the picture keeps only the first pixel, as one of its size does.
         sy, sx = options.stride
@@ -108,10 +124,9 @@ class Job:
             )
         check_offset(self.options.offset, self.out_dtype)
         if self.out_dtype.kind == "f":
-            top = float(np.finfo(self.out_dtype).max)
             with np.errstate(over="ignore"):
-                total = self.kernel.weight
-            if total > top:
+                total = weight_of(self.kernel)
+            if total > largest_of(self.out_dtype):
                 raise DataError(f"kernel {self.kernel.name}: its taps overflow {self.out_dtype}; scale them down")
 
     @cached_property
@@ -132,6 +147,14 @@ class Job:
         if self.options.border == "valid":
             return 0, 0
         return self.extent[0] - 1 - self.before[0], self.extent[1] - 1 - self.before[1]
+
+    @cached_property
+    def unsized(self) -> Job:
+        """The job with a fixed picture size: everything that a plan may depend on."""
+        other = object.__new__(Job)  # its kernel and its values were checked with this one's
+        kept = {field.name: getattr(self, field.name) for field in fields(self)}
+        other.__dict__.update(kept | {"height": UNSIZED, "width": UNSIZED})
+        return other
 
     def like(self, kernel: Kernel) -> Job:
         """The same picture and options with another kernel."""
@@ -187,7 +210,7 @@ def result_dtype(dtype: np.dtype, wanted: np.dtype | None) -> np.dtype:
 
 def check_offset(offset: float, out_dtype: np.dtype) -> None:
     """Raises `DataError` for an offset that no result of this type can hold; whole numbers saturate."""
-    if out_dtype.kind == "f" and abs(offset) > float(np.finfo(out_dtype).max):
+    if out_dtype.kind == "f" and abs(offset) > largest_of(out_dtype):
         raise DataError(f"offset {offset:g} does not fit a {out_dtype} result")
 
 

@@ -9,6 +9,7 @@ so that a system that runs short of memory can take their pages.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import sys
 from math import prod
@@ -23,6 +24,23 @@ MOST_BYTES = 512 << 20  # of all waiting blocks
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 _waiting: list[mmap.mmap] = []
+
+
+def address_of(array: NDArray) -> int:
+    """The address of an array's first element, read where every C extension reads it: `data` is the first field of
+    `PyArrayObject_fields`, part of NumPy's ABI. `__array_interface__` takes 1 microsecond, this a fifth of that.
+    """
+    return _word.from_address(id(array) + _HEAD).value
+
+
+def _by_interface(array: NDArray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+_word, _HEAD = ctypes.c_size_t, object.__basicsize__
+_probe = np.zeros(3, np.uint8)
+if sys.implementation.name != "cpython" or any(address_of(a) != _by_interface(a) for a in (_probe, _probe[1:])):
+    address_of = _by_interface
 
 
 class _Lease:

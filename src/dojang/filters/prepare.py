@@ -13,7 +13,7 @@ from dojang.filters.folded import Folded, folds
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.choose import FilterPlan, make_plan
-from dojang.filters.run import Bound
+from dojang.filters.run import Bound, bind
 from dojang.native.machine import Machine
 from dojang.native.threads import default_threads
 
@@ -55,20 +55,23 @@ class Prepared:
         self._folded = Folded(self.jobs[0], self._press) if wide else None
         self._bound = [] if wide else [self._bind(i) for i in range(len(self.plans))]
 
-    def _bind(self, i: int) -> Bound:
+    def _bind(self, i: int, alone: bool = False) -> Bound:
+        """The i-th plan, bound; with `alone` it shares nothing with others, which may be in use."""
         plan = self.plans[i]
-        if self._first_use and plan.first is not None:
+        first = plan.first if self._first_use else None
+        if first is not None:
             (oh, ow), job = self.out_size, plan.jobs[0]
-            saved = (plan.first.cycles - plan.way.cycles) * self._count * oh * ow * job.channels
+            saved = (first.cycles - plan.way.cycles) * self._count * oh * ow * job.channels
             if saved < COMPILE_CYCLES:
                 self.waits = True
-                plan = replace(plan, way=plan.first)
+                plan = replace(plan, way=first)
         job = self.jobs[self._first(i)].like(plan.jobs[0].kernel)
-        return Bound(plan, job, self._machine, self._threads, count=self._count)
+        make = Bound if alone else bind
+        return make(plan, job, self._machine, self._threads, count=self._count)
 
     def _press(self, stack: NDArray, kernel: Kernel, options: Options) -> NDArray:
         """The stack filtered by a part of the kernel."""
-        ready = Prepared((kernel,), stack.shape, stack.dtype, options, self._threads)
+        ready = Prepared((kernel,), stack.shape, stack.dtype, options, self._threads, first=self._first_use)
         out = np.empty((1, *stack.shape), stack.dtype)
         ready.run(np.ascontiguousarray(stack), out)
         return out[0]
@@ -95,7 +98,7 @@ class Prepared:
             out = results[first:last]
             if not self._bound[i].run(stack, out):
                 # In use, or left in use by an interrupt: replace it by a new one.
-                fresh = self._bind(i)
+                fresh = self._bind(i, alone=True)
                 fresh.run(stack, out)
                 self._bound[i] = fresh
             first = last

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,7 @@ from dojang.filters.code.program import RowProgram
 from dojang.filters.code.rows import FIELDS, LINE, emit
 from dojang.filters.code.straight import Straight, emit_straight
 from dojang.filters.job import Job
+from dojang.filters.memory import address_of
 from dojang.filters.plan.choose import FilterPlan
 from dojang.filters.plan.guard import Guard
 from dojang.native import jit, runtime
@@ -37,11 +39,14 @@ ALONE_CYCLES = 150_000
 # Larger results bypass the caches, from which they would be evicted before they are read. No difference at 32 MB, half
 # the time at 100 MB (an Intel server with a far larger L3 cache, November 2026).
 PAST_BYTES = 32 << 20
-PAST, SRC_PLANE, DST_IMAGE = (FIELDS.index(name) for name in ("past", "src_plane", "dst_image"))
+PAST, SRC_PLANE, DST_IMAGE, TAPS = (FIELDS.index(name) for name in ("past", "src_plane", "dst_image", "taps"))
 
 KEPT_BYTES = 1 << 20  # of the results of pictures narrower than a vector, kept from call to call
 
 MOST_SCRATCH = 1 << 30  # bytes of working memory of all threads
+
+MOST_SHARED = 8 << 20  # bytes of working memory that is kept for other kernels on pictures of the same size
+KEPT_SHARED = 16  # combinations of code, size and thread for which it is kept
 
 AnyProgram = RowProgram | Box | Columns | Doubling | Straight | Fourier | Pairs | Loops
 
@@ -117,13 +122,12 @@ class Bound:
         program = plan.way.program
         assert program is not None
         (oh, ow), c, sx = job.out_size, job.channels, job.options.stride[1]
+        threads = threads_for(plan, job, threads, count)
         wide = (ow - 1) * sx + 1
         more = max(0, -(-program.chunk(machine) // c) - wide)
         wide += more
         self._wider = -(-wide // sx) if more else 0  # columns of a buffer for pictures narrower than a vector
         border = job.options.border
-        work = plan.way.cycles * oh * ow * c * count
-        threads = 1 if work < ALONE_CYCLES else threads
         scratch = program.scratch_bytes(machine, job.width * c)
         if scratch * threads > MOST_SCRATCH:
             raise ShapeError(
@@ -141,8 +145,8 @@ class Bound:
             rows = np.ascontiguousarray(index_map(job.height, job.before[0], job.after[0], border))
         self._shape = (len(plan.jobs), count, oh, ow, c)
         cols = element_map(job.width, job.before[1], job.after[1], more, border, c)
-        taps = plan.way.taps() if callable(plan.way.taps) else plan.way.taps
-        self._keep = (rows, cols, taps)
+        taps = _taps_of(plan)
+        self._keep = (rows, cols)
         # Of many pictures each is one unit.
         band = band_rows(oh, 1 if count >= 4 * threads else threads, program)
         bands = -(-oh // band)
@@ -157,7 +161,6 @@ class Bound:
             "left": job.before[1] * c,
             "inner": job.width * c,
             "width": wide * c,
-            "taps": 0 if taps is None else taps.ctypes.data,
             "height": oh,
             "band": band,
             "past": self._past,
@@ -172,6 +175,7 @@ class Bound:
         # ctypes words: setting one takes a third of the time of setting a NumPy element.
         self._words = (ctypes.c_int64 * len(FIELDS)).from_address(self._steps.args[0].ctypes.data)
         self._lock = threading.Lock()
+        self.scratch_bytes = scratch * threads
         if self._wider:
             self._wide_shape = (len(plan.jobs), count, oh, self._wider, c)
             small = int(np.prod(self._wide_shape)) * job.out_dtype.itemsize <= KEPT_BYTES
@@ -180,9 +184,26 @@ class Bound:
                 self._narrow = self._buffer[:, :, :, :ow]
                 self._buffer_words = (self._buffer.ctypes.data, self._buffer.strides[2])
                 self._buffer_plane = self._buffer.strides[1]
+        self._rows = rows
+        self._take(plan, job, machine, threads, taps)
+
+    def _take(self, plan: FilterPlan, job: Job, machine: Machine, threads: int, taps: NDArray | None) -> None:
+        """What depends on the taps, where these come from memory."""
+        program = plan.way.program
+        self._taps = taps
+        self._taps_at = 0 if taps is None else taps.ctypes.data
         floats = isinstance(program, Fourier) and job.out_dtype.kind == "f"
-        self._guard = Guard(program, job, rows) if isinstance(program, Fourier) and floats else None
+        self._guard = Guard(program, job, self._rows) if isinstance(program, Fourier) and floats else None
         self._otherwise = (plan, job, machine, threads)
+
+    def like(self, plan: FilterPlan, job: Job) -> Bound:
+        """The same code, tables and memory for another kernel, whose taps come from memory; only one of the two can run
+        at a time.
+        """
+        other = copy(self)
+        _, _, machine, threads = self._otherwise
+        other._take(plan, job, machine, threads, _taps_of(plan))
+        return other
 
     def run(self, image: NDArray, out: NDArray) -> bool:
         """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c), or for a stack
@@ -199,12 +220,13 @@ class Bound:
             if self._wider:
                 target = self._buffer if self._buffer is not None else np.empty(self._wide_shape, out.dtype)
             words = self._words
-            words[0] = image.__array_interface__["data"][0]
+            words[0] = address_of(image)
             words[1] = image.strides[1]
-            words[2] = target.__array_interface__["data"][0]
+            words[2] = address_of(target)
             words[3] = target.strides[2]
             words[4] = target.strides[0]
             words[PAST] = self._past if words[2] % target.itemsize == 0 else 0
+            words[TAPS] = self._taps_at
             words[SRC_PLANE], words[DST_IMAGE] = image.strides[0], target.strides[1]
             direct = None if self._guard is None else [self._guard.blocks(one) for one in image]
             if direct is None or not all(blocks.all() for blocks in direct):
@@ -228,16 +250,17 @@ class Bound:
             return False
         try:
             words = self._words
-            words[0] = image.__array_interface__["data"][0]
+            words[0] = address_of(image)
             words[1] = self._source_pitch
             words[SRC_PLANE] = self._planes[0]
+            words[TAPS] = self._taps_at
             if self._wider:
                 words[2:4] = self._buffer_words
                 words[DST_IMAGE], words[PAST] = self._buffer_plane, 0
                 self._steps.run()
                 out.reshape(self._narrow.shape)[...] = self._narrow
                 return True
-            words[2] = out.__array_interface__["data"][0]
+            words[2] = address_of(out)
             words[3] = self._target_pitch
             words[PAST] = self._past
             words[DST_IMAGE] = self._planes[1]
@@ -260,6 +283,40 @@ class Bound:
             rows = np.ascontiguousarray(guard.rows[first : last + job.extent[0] - 1])
             part = Bound(replace(plan, way=plan.instead), job, machine, threads, rows=rows)
             part.run(image, out[:, first:last])
+
+
+def threads_for(plan: FilterPlan, job: Job, threads: int, count: int) -> int:
+    """1 where there is too little work for more."""
+    (oh, ow), c = job.out_size, job.channels
+    return 1 if plan.way.cycles * oh * ow * c * count < ALONE_CYCLES else threads
+
+
+def _taps_of(plan: FilterPlan) -> NDArray | None:
+    return plan.way.taps() if callable(plan.way.taps) else plan.way.taps
+
+
+_shared: dict[tuple, Bound] = {}
+
+
+def bind(plan: FilterPlan, job: Job, machine: Machine, threads: int, count: int) -> Bound:
+    """The plan bound to a size. Where its taps come from memory, a new kernel of an earlier one's size takes over what
+    was prepared for that, if this thread did so.
+    """
+    program = plan.way.program
+    if not isinstance(program, (Loops, Fourier)):
+        return Bound(plan, job, machine, threads, count=count)
+    threads = threads_for(plan, job, threads, count)
+    size = (job.height, job.width, job.channels, job.kernel.anchor, job.dtype, job.out_dtype, job.options)
+    key = (program, *size, machine, threads, count, threading.get_ident())
+    known = _shared.get(key)
+    if known is not None:
+        return known.like(plan, job)
+    made = Bound(plan, job, machine, threads, count=count)
+    if made.scratch_bytes <= MOST_SHARED:
+        for old in list(_shared)[: max(0, len(_shared) + 1 - KEPT_SHARED)]:
+            _shared.pop(old, None)
+        _shared[key] = made
+    return made
 
 
 def band_rows(height: int, threads: int, program: AnyProgram) -> int:

@@ -12,7 +12,9 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import inf
 from pathlib import Path, PurePosixPath
+from time import monotonic
 
 from dojang.base.errors import UsageError
 
@@ -62,8 +64,22 @@ def usable_cores(root: str | os.PathLike[str] = "/") -> int:
     processor time, rounded up; at least 1. `root` is where `proc` and the control groups are found.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota(root)
+    quota = _recent_quota() if root == "/" else cpu_quota(root)
     return cores if quota is None else max(1, min(cores, -int(-quota // 1)))
+
+
+QUOTA_SECONDS = 1.0
+"""How long a quota that was read is taken to hold: reading it takes 0.1 ms, as long as filtering a small picture."""
+_read: tuple[float, float | None] = (-inf, None)  # when, and the quota
+
+
+def _recent_quota() -> float | None:
+    """`cpu_quota` of the last second."""
+    global _read
+    now = monotonic()
+    if not 0 <= now - _read[0] < QUOTA_SECONDS:
+        _read = now, cpu_quota()
+    return _read[1]
 
 
 def cpu_quota(root: str | os.PathLike[str] = "/") -> float | None:

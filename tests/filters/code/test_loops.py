@@ -1,5 +1,6 @@
 """Taps from memory: the same bits as code with constants, nothing compiled for a new kernel, any size."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from dojang.filters.plan.choose import make_plan
 from dojang.filters.plan.loops import without_compiling
 from dojang.filters.plan.method import Method
 from dojang.filters.plan.methods import METHODS
+from dojang.filters.prepare import Prepared
 from dojang.filters.run import Bound
 from dojang.native.machine import Machine
 
@@ -65,9 +67,13 @@ def test_nothing_is_compiled_for_a_new_sigma(dtype):
         filter(image, f"gaussian:sigma={sigma + more}")
     forms = {"fixed columns", "columns first", "rows first", "dense"}  # each needs its own code once
     assert running._compiled.cache_info().misses - before <= len(forms)
+    narrow = np.tile(image, (4, 1, 1))[:, :30]  # its rows are shorter than half of the wide kernel
+    filter(narrow, "gaussian:sigma=12")
     before = running._compiled.cache_info().misses
     for sigma in (0.5613, 0.9765, 1.3345, 2.4456, 5.5321, 6.8891, 23.123):
         filter(image, f"gaussian:sigma={sigma + more}")
+    for sigma in (12.123, 11.876):
+        filter(narrow, f"gaussian:sigma={sigma + more}")
     assert running._compiled.cache_info().misses == before
 
 
@@ -78,6 +84,11 @@ def test_every_use_gives_the_same_bits(kernel, dtype):
     first = filter(image, kernel)
     for threads in (1, 2, None):
         assert filter(image, kernel, threads=threads).tobytes() == first.tobytes()
+
+
+def test_every_use_of_a_folded_kernel_gives_the_same_bits():
+    image = (np.random.default_rng(4).random((120, 30)) * 255).astype("u1")
+    assert filter(image, "gaussian:sigma=12.0625").tobytes() == filter(image, "gaussian:sigma=12.0625").tobytes()
 
 
 @pytest.mark.parametrize(("sigma", "shape"), [(12, (50, 64)), (40, (90, 70)), (60, (33, 400, 3))])
@@ -107,3 +118,29 @@ def test_large_dense_kernels(dtype):
     bound = {"float32": 60000 * 4e-7, "float64": 60000 * 1e-14, "uint16": 0.5 + 1 / 64}[dtype]
     assert np.abs(found - want).max() < bound
     assert np.abs(filter(image, taps) - want).max() < bound
+
+
+def of_scipy(image, kernel):
+    return ndimage.correlate(image.astype(float), kernel.parts[0][..., None], mode="mirror")
+
+
+@pytest.mark.parametrize("size", [(5, 5), (40, 40)])
+def test_kernels_of_one_size_share_memory_and_keep_their_taps(size):
+    """Prepared in turns, used in turns, and by several threads at once, each with its own kernel."""
+    rng = np.random.default_rng(3)
+    images = [rng.random((61, 70, 3)) for _ in range(2)]
+    kernels = [Kernel(f"kernel {i}", (rng.random(size) / np.prod(size),)) for i in range(6)]
+    ready = [Prepared((k,), (1, *images[0].shape), np.dtype("f8"), Options(), 1, first=True) for k in kernels]
+    assert len({id(one.quick._steps) for one in ready}) == 1
+    want = [[of_scipy(image, kernel) for image in images] for kernel in kernels]
+
+    def check(i):
+        for turn in range(8):
+            out = np.empty((1, 1, *images[0].shape))
+            ready[i].run(images[turn % 2][None], out)
+            np.testing.assert_allclose(out[0, 0], want[i][turn % 2], atol=1e-14)
+
+    for i in (0, 1, 0, 5):
+        check(i)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(check, range(6)))

@@ -110,7 +110,7 @@ def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, 
     if isinstance(way, str):
         return
     out = np.full((1, *job.out_size, c), 99, np.uint8)
-    assert Bound(FilterPlan((job,), way, ()), job, machine, threads).run(image, out)
+    assert Bound(FilterPlan((job,), way, machine), job, machine, threads).run(image, out)
     exact = plain.respond(job, image, 0, job.out_size[0])
     expected = np.rint(exact).clip(0, 255)
     apart = np.abs(out[0] - expected)

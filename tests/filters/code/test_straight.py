@@ -90,7 +90,7 @@ def test_any_problem_is_the_float64_response(h, w, c, kh, kw, dilation, border, 
         if isinstance(way, str):
             continue
         out = np.full((1, h, w, c), 99, dtype)
-        assert Bound(FilterPlan((job,), way, ()), job, Machine.host(), threads).run(image, out)
+        assert Bound(FilterPlan((job,), way, Machine.host()), job, Machine.host(), threads).run(image, out)
         if dtype.kind == "f":
             step = 2.0**-21 if dtype == np.float32 else 2.0**-50
             assert np.abs(out[0] - exact).max() <= step * 255 * np.abs(matrix).sum()

@@ -11,7 +11,7 @@ from PIL import Image
 from dojang.base.errors import DojangError, FileError, UnsupportedError
 from dojang.filters.files import NotKept, filter_files
 from dojang.filters.filter import filter
-from dojang.filters.pictures.images import read_picture
+from dojang.filters.pictures.reading import read_picture
 
 RNG = np.random.default_rng(2)
 

@@ -16,7 +16,8 @@ from dojang.base.errors import FileError, MissingPart, ShapeError, UnsupportedEr
 from dojang.filters.files import filter_files, plan_files
 from dojang.filters.filter import filter
 from dojang.filters.pictures import images
-from dojang.filters.pictures.images import read_picture, write_picture
+from dojang.filters.pictures.reading import read_picture
+from dojang.filters.pictures.writing import write_picture
 from weighted import check_weighted
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -21,8 +21,8 @@ from dojang.filters.filter import filter
 from dojang.filters.job import AxesWarning
 from dojang.filters.kernels.named import NAMED
 from dojang.filters.kernels.parse import as_kernel
-from dojang.filters.pictures.images import read_picture
 from dojang.filters.pictures.png import chunks_of
+from dojang.filters.pictures.reading import read_picture
 from dojang.filters.pictures.tiff import Layout
 from dojang.training.pictures import SampleSize, decoded
 
@@ -276,7 +276,7 @@ def test_memory_that_is_short_is_not_called_damage(tmp_path):
     code = """if True:
         import resource, sys
         from dojang.base.errors import FileError
-        from dojang.filters.pictures.images import read_picture
+        from dojang.filters.pictures.reading import read_picture
         resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))
         try:
             read_picture(sys.argv[1])

@@ -12,7 +12,7 @@ from dojang.base.errors import DojangError, FileError, UnsupportedError
 from dojang.filters.files import NotKept, filter_files
 from dojang.filters.filter import filter
 from dojang.filters.large import is_large
-from dojang.filters.pictures.images import read_picture
+from dojang.filters.pictures.reading import read_picture
 from dojang.filters.pictures.tiff import Layout
 from weighted import check_weighted
 

@@ -47,9 +47,7 @@ def forced(name, find, image, kernel, options, dtype=None):
         return None
     (plan,) = make_plan((job,), HOST)
     if plan.instead is None or plan.instead.name == name:
-        plan = replace(
-            plan, instead=next(w for w in (f(job, HOST) for _, f in METHODS[::-1]) if not isinstance(w, str))
-        )
+        plan = replace(plan, other=next(w for w in (f(job, HOST) for _, f in METHODS[::-1]) if not isinstance(w, str)))
     out = np.empty((1, *job.out_size, 1), job.out_dtype)
     assert Bound(replace(plan, way=way), job, HOST, 1).run(image[..., None], out)
     return out[0, ..., 0]

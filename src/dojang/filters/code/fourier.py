@@ -168,19 +168,9 @@ class Fourier(OfKinds):
         """What `taps` points to: the words, scale and offset, the passes, their twiddle factors, and the spectrum of
         the kernel's rows, dilated.
         """
-        size, registers = self.work_kind.bytes, machine.registers
-        lengths = [self.length, self.wide] if self.wide else [self.length]
-        counts = [len(radices(n, registers)) for n in lengths]
-        at = 8 * (len(WORDS) + 2 + 4 * sum(counts))
-        passes, factors = [], []
-        for length in lengths:
-            n = length
-            for radix in radices(length, registers):
-                turns = np.exp(-2j * np.pi / n * np.outer(np.arange(n // radix), np.arange(1, radix)))
-                factors.append(_pairs(turns))
-                passes += [radix, n, n // radix, at]
-                at += factors[-1].size * size
-                n //= radix
+        size, dtype = self.work_kind.bytes, np.dtype(self.work_kind.dtype)
+        counts, passes, factors = _twiddles(self.length, self.wide, machine.registers, dtype)
+        at = 8 * (len(WORDS) + 2 + len(passes)) + factors.nbytes
         head = [
             *(self.kw, self.step * size, self.reach, self.columns(machine), self.pitch(machine) * size, self.extent),
             int(self.finish.scale != 1 or self.finish.offset != 0),
@@ -189,32 +179,71 @@ class Fourier(OfKinds):
             self.vectors(machine) * machine.lanes(size) * size,
         ]
         both = np.array([self.finish.scale, self.finish.offset])
-        raw = np.concatenate([*factors, self._spectrum(machine, matrix)]).astype(self.work_kind.dtype).tobytes()
-        raw += bytes(-len(raw) % 8)
-        words = [np.array(head, np.int64), both.view(np.int64), np.array(passes, np.int64)]
-        return np.concatenate([*words, np.frombuffer(raw, np.int64)])
+        words = np.concatenate([np.array(head, np.int64), both.view(np.int64), passes])
+        n, m = self.length, self.wide or self.kw
+        spectrum = 2 * n * m * size
+        whole = np.empty(-(-(at + spectrum) // 8), np.int64)
+        whole[-1] = 0
+        whole[: words.size] = words
+        values = whole.view(dtype)
+        begin = 8 * words.size // size
+        values[begin : begin + factors.size] = factors
+        self._spectrum(machine, matrix, values[at // size : (at + spectrum) // size])
+        return whole
 
-    def _spectrum(self, machine: Machine, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of each kernel column, [frequency][column][re, im]; or of both axes, for each vector of frequencies
+    def _spectrum(self, machine: Machine, matrix: NDArray[np.float64], out: NDArray) -> None:
+        """Writes, of each kernel column, [frequency][column][re, im]; or of both axes, for each vector of frequencies
         [frequency along x][re, im][lane].
         """
         registers, n, m = machine.registers, self.length, self.wide
-        by_rows = order(n, registers)
         if not m:
-            padded = np.zeros((n, matrix.shape[1]))
-            padded[: matrix.shape[0]] = matrix
-            return _pairs((np.fft.fft(padded, axis=0).conj() / n)[by_rows])
-        padded = np.zeros((n, m))
-        padded[: matrix.shape[0], : self.reach // self.channels + 1 : self.step // self.channels] = matrix
-        half = np.fft.rfft2(padded).conj() / (n * m)
-        whole = np.empty((n, m), np.complex128)
-        whole[:, : half.shape[1]] = half
-        # A real kernel: F[−f, −g] is the conjugate of F[f, g].
-        rest = m - half.shape[1]
-        whole[:, half.shape[1] :] = half[-np.arange(n) % n][:, rest:0:-1].conj()
+            found = (np.fft.fft(matrix, n, axis=0).conj() / n)[order(n, registers)]
+            lines = out.reshape(n, -1, 2)
+            lines[..., 0], lines[..., 1] = found.real, found.imag
+            return
+        spread = matrix
+        if self.step != self.channels:
+            spread = np.zeros((matrix.shape[0], self.reach // self.channels + 1))
+            spread[:, :: self.step // self.channels] = matrix
+        half = np.fft.fft(np.fft.rfft(spread, m, axis=1), n, axis=0)
+        half *= 1 / (n * m)
         lanes = machine.lanes(self.work_kind.bytes)
-        lines = whole[by_rows][:, order(m, registers)].reshape(n // lanes, lanes, m)
-        return np.stack([np.real(lines), np.imag(lines)], 1).transpose(0, 3, 1, 2).ravel()
+        places, mirrored = _places(n, m, registers, lanes)
+        taken = half.ravel().take(places)
+        vectors = out.reshape(n // lanes, m, 2, lanes)
+        vectors[:, :, 0] = taken.real
+        np.multiply(taken.imag, mirrored, out=vectors[:, :, 1], casting="same_kind")
+
+
+@lru_cache(maxsize=16)
+def _twiddles(length: int, wide: int, registers: int, dtype: np.dtype) -> tuple[list[int], NDArray[np.int64], NDArray]:
+    """The number of passes down and along, their words, and their factors, which begin after the words."""
+    lengths = [length, wide] if wide else [length]
+    counts = [len(radices(n, registers)) for n in lengths]
+    at = 8 * (len(WORDS) + 2 + 4 * sum(counts))
+    passes, factors = [], []
+    for n in lengths:
+        for radix in radices(n, registers):
+            turns = np.exp(-2j * np.pi / n * np.outer(np.arange(n // radix), np.arange(1, radix)))
+            factors.append(_pairs(turns))
+            passes += [radix, n, n // radix, at]
+            at += factors[-1].size * dtype.itemsize
+            n //= radix
+    return counts, np.array(passes, np.int64), np.concatenate(factors).astype(dtype)
+
+
+@lru_cache(maxsize=4)
+def _places(n: int, m: int, registers: int, lanes: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Where the spectrum of both axes stands in that of `rfft` (n, m // 2 + 1), by [vector][frequency along x][lane],
+    and the sign of its imaginary part: of a real kernel, F[−f, −g] is the conjugate of F[f, g], and the table holds
+    conjugates.
+    """
+    rows, columns, half = order(n, registers), order(m, registers), m // 2 + 1
+    mirrored = columns >= half
+    down = np.where(mirrored[:, None], -rows % n, rows)  # (m, n)
+    places = down * half + np.where(mirrored, m - columns, columns)[:, None]
+    signs = np.where(mirrored, 1.0, -1.0)[:, None]
+    return np.ascontiguousarray(places.reshape(m, n // lanes, lanes).transpose(1, 0, 2)), signs
 
 
 def _pairs(numbers: NDArray[np.complex128]) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import llvmlite.ir as ir
@@ -181,13 +182,13 @@ class Loops(ByRows, OfKinds):
         **words: int,
     ) -> NDArray[np.int64]:
         """What `taps` points to: `taps` down or all of them, row by row; `along` with their offsets in elements."""
-        size = self.work_kind.bytes
+        size, tile_width, pitch = self.work_kind.bytes, *_sizes(self, machine)
         given = {
             "down": self.down,
             "along": self.along,
             "reach": self.reach,
-            "widest": self.tile_width(machine),
-            "pitch": self.pitch(machine),
+            "widest": tile_width,
+            "pitch": pitch,
             "tile_rows": self.tile_rows,
             "scaled": int(scale != 1 or offset != 0),
             "step": self.channels * size,
@@ -195,14 +196,22 @@ class Loops(ByRows, OfKinds):
         }
         head = np.array([given.get(name, 0) for name in WORDS], np.int64)
         dtype = np.dtype(KINDS[self.code.work].dtype)
-        both = np.zeros(2, np.int64)
+        first, second = head.size + 2, head.size + 2 + np.size(offsets)
+        values = [np.asarray(v, np.float64).ravel() for v in (along, taps)]
+        count = values[0].size + values[1].size
+        whole = np.zeros(second + -(-count * dtype.itemsize // 8), np.int64)
+        whole[: head.size] = head
         if dtype.kind == "f":
-            both.view(np.float64)[:] = scale, offset
-        places = (np.asarray(offsets) * size).astype(np.int64)
-        values = np.concatenate([np.asarray(along, np.float64).ravel(), np.asarray(taps, np.float64).ravel()])
-        raw = values.astype(dtype).tobytes()
-        raw += bytes(-len(raw) % 8)
-        return np.concatenate([head, both, places, np.frombuffer(raw, np.int64)])
+            whole[head.size : first].view(np.float64)[:] = scale, offset
+        whole[first:second] = np.asarray(offsets) * size
+        whole[second:].view(dtype)[:count] = np.concatenate(values)
+        return whole
+
+
+@lru_cache(maxsize=64)
+def _sizes(program: Loops, machine: Machine) -> tuple[int, int]:
+    """`tile_width` and `pitch`."""
+    return program.tile_width(machine), program.pitch(machine)
 
 
 def emit_loops(code: LoopCode, machine: Machine) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dojang.base.record import plain_repr
 from dojang.filters.kernels.named import Taps
@@ -28,10 +30,14 @@ def whole_form(parts: tuple[Taps, ...], largest: int = 1 << 20) -> Whole | None:
     values = np.concatenate([np.abs(p[p != 0]) for p in parts])
     if not values.size:
         return Whole(parts, 1.0)
-    top, low = values.max(), values.min()
+    top, low = float(values.max()), float(values.min())
+    one, other = float(values[values.size // 2]), float(values[values.size // 3])
+    off = 1e-13 * top
     for unit in (1.0, *(low / m for m in range(1, 17))):
         if unit < 1e-300 or top / unit > largest:  # its inverse must be a number
             continue
+        if abs(one - round(one / unit) * unit) > 2 * off or abs(other - round(other / unit) * unit) > 2 * off:
+            continue  # most units fail at one of these two taps
         ratio = values / unit
         if np.abs(ratio - np.rint(ratio)).max() <= 1e-13 * top / unit:
             near = round(1 / unit)
@@ -67,7 +73,7 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
         return bool((left <= allowed).all() if isinstance(allowed, np.ndarray) else left.sum() <= allowed)
 
     i, j = np.unravel_index(np.abs(matrix).argmax(), matrix.shape)
-    if matrix[i, j] == 0:
+    if matrix[i, j] == 0 or (most and surely_above(matrix, allowed, most)):
         return None
     if most:
         pair = matrix[:, j] / matrix[i, j], matrix[i]
@@ -100,7 +106,41 @@ def factors(matrix: Taps, allowed: float | Taps, most: int) -> list[tuple[Taps, 
 FAR = 1e3
 """What is left over, in units of what is allowed, from which on singular values would not find a closer sum."""
 SKETCHED = 400
-"""Taps from which on a matrix is looked at before its singular values are computed: 63x63 take 20 ms."""
+"""Taps above which a matrix is looked at before its singular values are computed: 63x63 take 20 ms."""
+
+
+def surely_above(matrix: Taps, allowed: float | Taps, most: int) -> bool:
+    """Whether a few of its taps show that no sum of `most` outer products is so near to the matrix.
+
+    If one is, then singular value `most` + 1 of any part of the matrix is at most the Frobenius norm of what is left
+    over (Weyl), and of a part of 2x2 taps, |determinant| is at most what the four errors make of it.
+    """
+    kh, kw = matrix.shape
+    if min(kh, kw) <= most:
+        return False
+    if most == 1:
+        (y, x), e = (kh // 2, kw // 2), allowed
+        a, b, c, d = float(matrix[0, 0]), float(matrix[0, x]), float(matrix[y, 0]), float(matrix[y, x])
+        if isinstance(e, np.ndarray):
+            e = max(float(e[0, 0]), float(e[0, x]), float(e[y, 0]), float(e[y, x]))
+        return abs(a * d - b * c) > SMALL and abs(a * d - b * c) > 2 * e * (abs(a) + abs(b) + abs(c) + abs(d) + e)
+    part = matrix.take(_spread(kh, kw, most + 1))
+    top = float(np.abs(part).max())
+    if not SMALL < top < 1 / SMALL:
+        return False
+    left = float(np.linalg.norm(allowed)) if isinstance(allowed, np.ndarray) else allowed
+    return float(np.linalg.svd(part, compute_uv=False)[-1]) > 2 * left + 1e-14 * top
+
+
+@lru_cache(maxsize=256)
+def _spread(kh: int, kw: int, count: int) -> NDArray[np.intp]:
+    """Places (count, count) in a matrix of kh x kw, spread over all of it."""
+    rows, columns = (np.arange(count) * (n - 1) // (count - 1) for n in (kh, kw))
+    return rows[:, None] * kw + columns
+
+
+SMALL = 1e-100
+"""Numbers between this and its inverse have squares."""
 
 
 def _far(left: Taps, allowed: float | Taps) -> bool:
@@ -117,10 +157,16 @@ def _rank_above(matrix: Taps, allowed: float | Taps, most: int) -> bool:
     """
     if most + 2 >= min(matrix.shape):
         return False
-    mixed = matrix @ np.random.default_rng(0).standard_normal((matrix.shape[1], most + 2))
+    mixed = matrix @ _mixtures(matrix.shape[1], most + 2)
     base, _ = np.linalg.qr(mixed)
     left = matrix - base @ (base.T @ matrix)
     return _far(left, allowed)
+
+
+@lru_cache(maxsize=32)
+def _mixtures(columns: int, count: int) -> Taps:
+    """So many random mixtures of columns, the same every time."""
+    return np.random.default_rng(0).standard_normal((columns, count))
 
 
 def rounded_division(divisor: int, most: int) -> tuple[int, int, int] | None:

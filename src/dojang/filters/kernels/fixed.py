@@ -50,16 +50,40 @@ def fixed(taps: Taps, offset: float, most: float) -> Fixed | None:
     >>> found.taps.tolist(), found.shift, found.error < 1 / 64
     ([[819.0, 5734.0, 1638.0]], 13, True)
     """
-    for shift in range(6, 24):
-        scale = 2.0**shift
-        whole = np.rint(taps * scale)
-        error = MIDDLE * np.abs(taps - whole / scale).sum() + 0.5 / scale
-        if error > most:
+    together = max(1, min(BLOCK // taps.size, 18))
+    for first in range(6, 24, together):
+        shifts = np.arange(first, min(first + together, 24))
+        scales = np.ldexp(1.0, shifts)
+        errors = MIDDLE * _misfits(taps.ravel(), scales) + 0.5 / scales
+        near = np.flatnonzero(errors <= most)
+        if not near.size:
             continue
+        shift, scale, error = int(shifts[near[0]]), float(scales[near[0]]), float(errors[near[0]])
+        whole = np.rint(taps * scale)
         add = round((offset + MIDDLE * taps.sum()) * scale - MIDDLE * whole.sum()) + (1 << (shift - 1))
         fits = 255 * np.abs(whole).sum() + abs(add) < _SUM
-        return Fixed(whole, shift, add, float(error)) if fits else None
+        return Fixed(whole, shift, add, error) if fits else None
     return None
+
+
+BLOCK = 1 << 14
+"""Products of taps and scales that are tried together."""
+
+
+def _misfits(taps: Taps, scales: Taps) -> Taps:
+    """For each scale Σ |tap − its nearest multiple of 1/scale|."""
+    off = taps * scales[:, None]
+    off -= np.rint(off)
+    return np.abs(off, out=off).sum(axis=1) / scales
+
+
+def _line_misfits(line: Taps, scales: Taps) -> Taps:
+    """`_misfits`; of a symmetric line, one half is computed."""
+    half = len(line) // 2
+    if half and np.array_equal(line[:half], line[: -half - 1 : -1]):
+        middle = _misfits(line[half:-half], scales) if len(line) % 2 else 0.0
+        return 2 * _misfits(line[:half], scales) + middle
+    return _misfits(line, scales)
 
 
 def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPasses | None:
@@ -76,25 +100,26 @@ def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPa
         between = 2.0**shift / scale  # of the numbers between the passes
         middle = np.floor(np.log2(np.minimum(TOP / top, 2.0**22) / between))
         possible = (MIDDLE * between <= TOP - 8) & (between >= 16) & (top_row * scale <= TOP) & (middle >= 1)
+        possible &= 0.5 / between * reach <= most
+        centre = 2.0**shift * (offset + MIDDLE * column.sum() * row.sum())
+        rest, sums = len(row) / 2, reach * scale  # the taps in fixed point add up to `sums`, to within `rest`
+        least = (MIDDLE * between + 1) * (sums - rest) + abs(centre + 2.0 ** (shift - 1)) - (sums + rest) / 4 - 2
+        possible &= least < 2.0**31
         scale, between, middle = scale[possible], between[possible], middle[possible]
         if not scale.size:
             continue
         first = between * 2.0**middle
-        q1, q2 = np.rint(column * first[:, None]), np.rint(row * scale[:, None])
-        wrong1 = np.abs(column - q1 / first[:, None]).sum(axis=1)
-        wrong2 = np.abs(row - q2 / scale[:, None]).sum(axis=1)
+        wrong1, wrong2 = _line_misfits(column, first), _line_misfits(row, scale)
         error = MIDDLE * (wrong1 * (reach + wrong2) + wrong2) + 0.5 / between * (reach + wrong2) + 1.0 / 2**shift
-        total, sums = q1.sum(axis=1), q2.sum(axis=1)
-        back = np.rint(MIDDLE * total)
-        centre = 2.0**shift * (offset + MIDDLE * column.sum() * row.sum())
-        add = np.rint(centre - (MIDDLE * total - back) / 2.0**middle * sums) + (1 << (shift - 1))
-        fits = (MIDDLE * between + 1) * np.abs(q2).sum(axis=1) + np.abs(add) < 2.0**31
-        error[~fits] = np.inf
-        i = int(np.argmin(error))
-        if error[i] <= most:
-            drop = int(middle[i])
-            first_add = (1 << (drop - 1)) - int(back[i])
-            return FixedPasses(q1[i], q2[i], drop, first_add, shift, int(add[i]), float(error[i]))
+        while error[i := int(np.argmin(error))] <= most:
+            q1, q2, drop = np.rint(column * first[i]), np.rint(row * scale[i]), int(middle[i])
+            total = q1.sum()
+            back = np.rint(MIDDLE * total)
+            add = np.rint(centre - (MIDDLE * total - back) / 2.0**drop * q2.sum()) + (1 << (shift - 1))
+            if (MIDDLE * between[i] + 1) * np.abs(q2).sum() + np.abs(add) < 2.0**31:
+                first_add = (1 << (drop - 1)) - int(back)
+                return FixedPasses(q1, q2, drop, first_add, shift, int(add), float(error[i]))
+            error[i] = np.inf
     return None
 
 

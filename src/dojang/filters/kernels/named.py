@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from math import ceil, comb, cos, exp, pi, radians, sin
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -112,7 +114,9 @@ def _bell(sigma: float, size: float, name: str) -> Taps:
     """Samples of exp(−x²/2σ²) that sum to 1; `size` 0 means 2⌈3σ⌉ + 1."""
     _positive(sigma, "sigma", name)
     n = _odd(size or _across(3 * sigma, name), name)
-    bell = np.array([exp(-x * x / (2 * sigma * sigma)) for x in _axis(n)])
+    width = 2 * sigma * sigma
+    half = [exp(-x * x / width) for x in range(n // 2, 0, -1)]
+    bell = np.array([*half, 1.0, *reversed(half)])
     return bell / bell.sum()
 
 
@@ -249,9 +253,14 @@ class NamedKernel:
     combine: Combine = "linear"
 
     @property
-    def options(self) -> dict[str, float]:
+    def options(self) -> Mapping[str, float]:
         """The options with their defaults."""
-        return {p.name: p.default for p in signature(self.make[0]).parameters.values()}
+        return _options(self.make[0])
+
+
+@cache
+def _options(make: Callable[..., Taps | Outer]) -> Mapping[str, float]:
+    return MappingProxyType({p.name: p.default for p in signature(make).parameters.values()})
 
 
 _SOBEL = "Sobel and Feldman 1968; sizes above 3 by repeated binomial smoothing"

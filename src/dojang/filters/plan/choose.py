@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from dojang.filters.code.program import Finish
 from dojang.filters.job import Job
 from dojang.filters.kernels.named import LARGE, MOST_TAPS
 from dojang.filters.kernels.parse import Kernel
+from dojang.filters.plan.bounds import LEAST
 from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.loops import dense_cycles, passes_cycles, without_compiling
 from dojang.filters.plan.method import Method
@@ -36,9 +38,30 @@ class FilterPlan:
 
     jobs: tuple[Job, ...]
     way: Method
-    refused: tuple[tuple[str, str], ...]
-    instead: Method | None = None  # for rows on which `way` is not exact enough: transforms of floats
-    first: Method | None = None  # the same bits as `way` by taps from memory, where `way` must be compiled
+    machine: Machine
+    apart: float | None = None  # of a bank: cycles per element of its kernels one by one
+    other: Method | None = None  # what `instead` is, unless it is to be the cheapest that is no transform
+
+    @property
+    def refused(self) -> tuple[tuple[str, str], ...]:
+        """The other methods, and why they were not chosen."""
+        if self.apart is not None:
+            return (("apart", f"{self.apart:.2f} cycles per element"),)
+        methods, refused = _all(self.jobs[0].unsized, self.machine)
+        return (*refused, *((w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in methods[1:]))
+
+    @property
+    def instead(self) -> Method | None:
+        """The method for rows on which `way` is not exact enough: transforms of floats."""
+        if self.other is not None:
+            return self.other
+        methods, _ = _all(self.jobs[0].unsized, self.machine)
+        return next((w for w in methods if not isinstance(w.program, Fourier)), None)
+
+    @property
+    def first(self) -> Method | None:
+        """The method that gives the same bits as `way` by taps from memory, where `way` must be compiled."""
+        return _first(self.jobs[0], self.way, self.machine) if self.apart is None else None
 
     @property
     def grid(self) -> int:
@@ -76,7 +99,7 @@ def make_plan(jobs: Sequence[Job], machine: Machine) -> list[FilterPlan]:
     The algorithm does not depend on the picture's height and width, so that tiles of a picture give the same pixels;
     only the lengths of transforms do, which no tiles use.
     """
-    key = tuple(_without_size(job) for job in jobs)
+    key = tuple(job.unsized for job in jobs)
     return [_fitted(plan, jobs[0], machine) for plan in _make_plan(key, machine)]
 
 
@@ -85,11 +108,6 @@ def _fitted(plan: FilterPlan, job: Job, machine: Machine) -> FilterPlan:
     if not isinstance(plan.way.program, Fourier):
         return plan
     return replace(plan, way=fitted(replace(plan.jobs[0], height=job.height, width=job.width), machine))
-
-
-def _without_size(job: Job) -> Job:
-    """The job with a fixed picture size: everything that a plan may depend on."""
-    return replace(job, height=1 << 40, width=1 << 40)
 
 
 @lru_cache(maxsize=256)
@@ -102,13 +120,29 @@ def _make_plan(jobs: tuple[Job, ...], machine: Machine) -> tuple[FilterPlan, ...
 
 
 def _one(job: Job, machine: Machine) -> FilterPlan:
-    """The cheapest of the possible methods."""
+    """The cheapest of the possible methods; tried are those only that may be cheaper than the best one so far."""
+    large = _is_large(job)
+    offers = sorted(
+        (LEAST[name](job, machine), i) for i, (name, _) in enumerate(METHODS) if not large or name in FOR_LARGE
+    )
+    best: tuple[float, int, Method] | None = None
+    for least, i in offers:
+        if least == inf or (best is not None and least > best[0]):
+            break
+        found = METHODS[i][1](job, machine)
+        if isinstance(found, Method) and (best is None or (found.cycles, i) < best[:2]):
+            best = found.cycles, i, found
+    return FilterPlan((job,), best[2] if best else _written_out(job, machine), machine)
+
+
+@lru_cache(maxsize=32)
+def _all(job: Job, machine: Machine) -> tuple[tuple[Method, ...], tuple[tuple[str, str], ...]]:
+    """All methods that are possible, the cheapest first, and why the others refuse."""
     methods: list[Method] = []
     refused: list[tuple[str, str]] = []
-    kh, kw = job.kernel.size
-    large = job.kernel.pair is not None and kh * kw > LARGE
     for name, find in METHODS:
-        if large and name not in FOR_LARGE:
+        if _is_large(job) and name not in FOR_LARGE:
+            kh, kw = job.kernel.size
             found: Method | str = f"{kh} times {kw} taps are too many to write out"
         elif name == "fourier" and methods and min(w.cycles for w in methods) < (least := least_cycles(job, machine)):
             found = f"any transform takes {least:.2f} cycles per element or more"
@@ -121,10 +155,12 @@ def _one(job: Job, machine: Machine) -> FilterPlan:
     if not methods:
         methods.append(_written_out(job, machine))
     methods.sort(key=lambda w: w.cycles)
-    best = methods[0]
-    refused += [(w.name, f"{w.cycles:.2f} cycles per element predicted; {w.detail}") for w in methods[1:]]
-    instead = next((w for w in methods if not isinstance(w.program, Fourier)), None)
-    return FilterPlan((job,), best, tuple(refused), instead, _first(job, best, machine))
+    return tuple(methods), tuple(refused)
+
+
+def _is_large(job: Job) -> bool:
+    kh, kw = job.kernel.size
+    return job.kernel.pair is not None and kh * kw > LARGE
 
 
 FOR_LARGE = ("running sums", "doubling", "passes")
@@ -185,9 +221,7 @@ def _bank(jobs: tuple[Job, ...], machine: Machine) -> FilterPlan | None:
     if together > ONE_PASS * apart:
         return None
     detail = f"one pass over the picture for {len(jobs)} kernels, {count} taps as constants, {said(sums[0])}"
-    return FilterPlan(
-        jobs, Method("bank", together, program, None, detail), (("apart", f"{apart:.2f} cycles per element"),)
-    )
+    return FilterPlan(jobs, Method("bank", together, program, None, detail), machine, apart)
 
 
 def _grown(jobs: tuple[Job, ...]) -> tuple[Job, ...] | None:

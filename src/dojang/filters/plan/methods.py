@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,38 @@ from dojang.filters.kernels.factor import factors, whole_factors
 from dojang.filters.kernels.fixed import TOP, fixed, fixed_passes
 from dojang.filters.kernels.fixed import fixed_columns as fixed_columns_of
 from dojang.filters.kernels.named import Taps
+from dojang.filters.kernels.parse import Kernel
+from dojang.filters.plan.bounds import (
+    MOST_ROWS,
+    columns_cycles,
+    direct_cycles,
+    looped_cycles,
+    one_tap,
+    pairs_cycles,
+    separable_cycles,
+    separable_pairs_cycles,
+    straight_cycles,
+)
 from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.loops import dense_cycles, dense_loop, passes_cycles, row_passes
 from dojang.filters.plan.method import Method, kind_of
-from dojang.filters.plan.sums import TIE, UNROLLED, Sums, cancels, lanes_of, said, source_top, sums_of, tolerance
+from dojang.filters.plan.sums import (
+    TIE,
+    UNROLLED,
+    Sums,
+    cancels,
+    lanes_of,
+    said,
+    source_top,
+    sums_of,
+    tap_tolerance,
+    tolerance,
+)
 from dojang.filters.plan.transforms import fourier
 from dojang.native.machine import Machine
 
 LEAST_BLOCK, BLOCK_LOADS = 16, 7  # rows of a box that is summed in blocks, and the vectors that are read for a result
 MOST_TILE = 1 << 28  # bytes of a tile of doubled sums
-MOST_ROWS = (
-    15  # the most rows of a kernel that are read in parallel; with 31, tiles are faster (Intel server, November 2026)
-)
 
 
 def program_of(job: Job, sums: Sums, machine: Machine, segments: tuple, outputs: tuple, **more: Any) -> RowProgram:
@@ -80,7 +101,7 @@ def direct(job: Job, machine: Machine) -> Method | str:
     shape = {"rows": 2, "vectors": 4} if machine.registers < 32 and sums.work != "i16" and job.extent[0] > 1 else {}
     program = program_of(job, sums, machine, (), (tuple(tap_list(job, p) for p in sums.parts),), **shape)
     cost = costs_of(machine)
-    cycles = (count * cost.tap + cost.load + cost.store) / lanes_of(sums, machine)
+    cycles = direct_cycles(count, cost) / lanes_of(sums, machine)
     zeros = sum(p.size for p in sums.parts) - count
     return Method("direct", cycles, program, None, f"{count} taps as constants, {zeros} zeros skipped, {said(sums)}")
 
@@ -108,8 +129,7 @@ def straight(job: Job, machine: Machine) -> Method | str:
         kind_of(job.dtype), job.channels, job.extent[0], reach, taps, sums.finish, job.fill,
         1 if job.extent[0] == 1 else 4 if machine.registers >= 32 else 2, 2 if machine.registers >= 32 else 4,
     )  # fmt: skip
-    cost = costs_of(machine)
-    cycles = (len(taps) * cost.straight_tap + cost.straight) / lanes
+    cycles = straight_cycles(len(taps), costs_of(machine)) / lanes
     return Method(
         "straight", cycles, program, None, f"{len(taps)} taps as constants, {said(sums)}, no copy of the rows"
     )
@@ -131,7 +151,9 @@ def separable(job: Job, machine: Machine) -> Method | str:
             pairs = [one] if one else None
         else:
             one = whole_factors(matrix) if sums.whole else None
-            pairs = [one] if one else known(job) or factors(matrix, tolerance(job, sums, matrix), most)
+            pairs = [one] if one else known(job) or _pair(job, sums, matrix)
+            if pairs is None and most > 1:
+                pairs = factors(matrix, tolerance(job, sums, matrix), most)
         if pairs is None:
             return f"its rows are not multiples of one{'' if sums.work == 'i16' else f', nor sums of {most} such'}"
         if cancels(job, sums, matrix, pairs):
@@ -159,9 +181,24 @@ def separable(job: Job, machine: Machine) -> Method | str:
     least = max(512, 4 * program.reach) * len(segments) * program.work_kind.bytes
     if program.tile_rows * least > 0.45 * machine.l2:
         pass_tap *= cost.large_tile
-    cycles = (count * pass_tap + cost.passes + cost.pass_pair * len(segments)) / lanes
+    cycles = separable_cycles(count, len(segments), pass_tap, cost) / lanes
     detail = f"{counted(len(segments), 'pair of passes', 'pairs of passes')}, {count} taps, {said(sums)}"
     return Method("separable", cycles, program, None, detail)
+
+
+def _pair(job: Job, sums: Sums, matrix: Taps) -> list[tuple[Taps, Taps]] | None:
+    """A column and a row whose product is near enough to the matrix for these sums, as `factors` gives them."""
+    if matrix is not job.kernel.parts[0]:
+        return factors(matrix, tolerance(job, sums, matrix), 1)
+    allowed = tolerance(job, sums, matrix)
+    return _rank_one(job.kernel, allowed if isinstance(allowed, float) else None, sums.work)
+
+
+@lru_cache(maxsize=64)
+def _rank_one(kernel: Kernel, allowed: float | None, work: str = "") -> list[tuple[Taps, Taps]] | None:
+    """`factors` of a linear kernel in one pair; without `allowed` within the rounding of each tap in sums of `work`."""
+    matrix = kernel.parts[0]
+    return factors(matrix, tap_tolerance(matrix, work) if allowed is None else allowed, 1)
 
 
 def known(job: Job) -> list[tuple[Taps, Taps]] | None:
@@ -226,8 +263,7 @@ def pairs(job: Job, machine: Machine) -> Method | str:
         job.channels, job.extent[0], (job.extent[1] - 1) * job.channels, taps, (), 0, 0, 0, found.shift, found.add,
         int(job.fill), 4 if len(taps) < 100 else 2, 2,
     )  # fmt: skip
-    cost = costs_of(machine)
-    cycles = (count * cost.pair_tap + cost.pair) / machine.lanes(4)
+    cycles = pairs_cycles(count, costs_of(machine)) / machine.lanes(4)
     detail = f"{len(taps)} taps in 16 bits, two rows at a time, at most {found.error:.4f} off"
     return Method("pairs", cycles, program, None, detail)
 
@@ -242,7 +278,7 @@ def separable_pairs(job: Job, machine: Machine) -> Method | str:
         return "one row or one column"
     if kh + kw > UNROLLED:
         return f"{kh + kw} taps are more than the {UNROLLED} that are unrolled"
-    pairs = known(job) or factors(job.kernel.parts[0], TIE / 64 / 255, 1)
+    pairs = known(job) or _rank_one(job.kernel, TIE / 64 / 255)
     if pairs is None:
         return "its rows are not multiples of one"
     found = fixed_passes(*pairs[0], job.options.offset, TIE * 63 / 64)
@@ -254,8 +290,7 @@ def separable_pairs(job: Job, machine: Machine) -> Method | str:
         job.channels, kh, (kw - 1) * step, taps, tuple(int(t) for t in found.row), step, found.first, found.middle,
         found.shift, found.add, int(job.fill), 4, 1,
     )  # fmt: skip
-    cost = costs_of(machine)
-    cycles = ((kh // 2 + kw // 2 + 2) * cost.pair_pass_tap + cost.pair_passes) / machine.lanes(4)
+    cycles = separable_pairs_cycles(kh, kw, costs_of(machine)) / machine.lanes(4)
     detail = f"a column and a row of {kh} + {kw} taps in 16 bits, at most {found.error:.4f} off"
     return Method("separable pairs", cycles, program, None, detail)
 
@@ -275,7 +310,7 @@ def columns(job: Job, machine: Machine) -> Method | str:
     matrix = sums.parts[0]
     pair = whole_factors(matrix) if sums.whole else None
     if pair is None and sums.work != "i16":
-        found = known(job) or factors(matrix, tolerance(job, sums, matrix), 1)
+        found = known(job) or _pair(job, sums, matrix)
         pair = found[0] if found else None
     if pair is None:
         return "its rows are not multiples of one"
@@ -294,7 +329,7 @@ def fixed_columns(job: Job, machine: Machine) -> Method | str:
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1 or kh > MOST_ROWS or job.options.offset:
         return f"it is for 2 to {MOST_ROWS} rows, two columns or more, and no offset"
-    pairs = known(job) or factors(job.kernel.parts[0], TIE / 64 / 255, 1)
+    pairs = known(job) or _rank_one(job.kernel, TIE / 64 / 255)
     if pairs is None:
         return "its rows are not multiples of one"
     found = fixed_columns_of(*pairs[0], TIE * 63 / 64)
@@ -326,25 +361,13 @@ def _columns_program(
     )  # fmt: skip
     cost = costs_of(machine)
     each = cost.fixed_product if fixed else cost.column_tap
-    return program, ((len(down) + len(along)) * each + cost.columns) / lanes_of(sums, machine)
-
-
-def _one_tap(job: Job) -> float | None:
-    """The tap of a kernel of two or more taps that are all equal, or None."""
-    pair = job.kernel.pair
-    if job.kernel.combine != "linear" or job.kernel.size == (1, 1):
-        return None
-    if pair is not None:
-        same = all((v == v[0]).all() for v in pair)
-        return float(pair[0][0] * pair[1][0]) if same else None
-    matrix = job.kernel.parts[0]
-    return float(matrix[0, 0]) if (matrix == matrix[0, 0]).all() else None
+    return program, columns_cycles(len(down) + len(along), each, cost) / lanes_of(sums, machine)
 
 
 def box(job: Job, machine: Machine) -> Method | str:
     """Running sums, for a kernel whose taps are all equal."""
     kh, kw = job.kernel.size
-    tap = _one_tap(job)
+    tap = one_tap(job.kernel)
     if tap is None:
         return "its taps are not all equal"
     if job.options.stride != (1, 1) or job.options.dilation != (1, 1):
@@ -381,7 +404,7 @@ def box(job: Job, machine: Machine) -> Method | str:
 def doubling(job: Job, machine: Machine) -> Method | str:
     """Sums of 1, 2, 4 … pixels, for a kernel on floats whose taps are all equal."""
     kh, kw = job.kernel.size
-    tap = _one_tap(job)
+    tap = one_tap(job.kernel)
     if tap is None:
         return "its taps are not all equal"
     if job.options.stride != (1, 1):
@@ -421,13 +444,12 @@ def looped(job: Job, machine: Machine) -> Method | str:
         found = dense_loop(job, sums.work, "dense rows" if apart else "dense", matrix, machine, sums.finish)
         cycles = dense_cycles(kh, kw, cost) / lanes
         return Method("looped", cycles, *found, detail)
-    rows = 1
     dtype = np.float32 if sums.work == "f32" else np.float64
     taps = np.ascontiguousarray(matrix, dtype)
     program = program_of(
-        job, sums, machine, (), (), rows=rows, vectors=4, dense=(kh, kw, dy, dx * job.channels), finishes=(sums.finish,)
+        job, sums, machine, (), (), rows=1, vectors=4, dense=(kh, kw, dy, dx * job.channels), finishes=(sums.finish,)
     )
-    cycles = ((kh + rows - 1) * kw * cost.looped_tap + cost.load + cost.store) / lanes
+    cycles = looped_cycles(kh, kw, cost) / lanes
     return Method("looped", cycles, program, taps, detail)
 
 
@@ -451,7 +473,7 @@ def passes(job: Job, machine: Machine) -> Method | str:
         pairs = (
             known(job)
             or (_nothing(job) if job.kernel.pair else None)
-            or (None if large else factors(sums.parts[0], tolerance(job, sums, sums.parts[0]), 1))
+            or (None if large else _pair(job, sums, sums.parts[0]))
         )
     if pairs is None:
         return "its rows are not multiples of one"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import sqrt
 
 import numpy as np
 
 from dojang.base.record import plain_repr
 from dojang.filters.code.program import Finish
-from dojang.filters.job import Job
+from dojang.filters.job import Job, weight_of
 from dojang.filters.kernels.factor import rounded_division, whole_form
 from dojang.filters.kernels.named import LARGE, Taps
+from dojang.filters.kernels.parse import Kernel
 from dojang.native.machine import Machine
 
 TIE = 1 / 64  # only results this close to a half may be rounded differently
@@ -34,23 +35,31 @@ class Sums:
 
 def source_top(job: Job) -> float:
     """The largest pixel; 1 for floats."""
-    return float(np.iinfo(job.dtype).max) if job.dtype.kind == "u" else 1.0
+    return _top(job.dtype)
+
+
+@cache
+def _top(dtype: np.dtype) -> float:
+    return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
+
+
+def sums_of(job: Job) -> Sums:
+    """16-bit integers if no result overflows, float32 if it is exact or exact except for ties, else float64."""
+    return _sums(job.kernel, job.dtype, job.out_dtype, job.options.offset)
 
 
 @lru_cache(maxsize=64)
-def sums_of(job: Job) -> Sums:
-    """16-bit integers if no result overflows, float32 if it is exact or exact except for ties, else float64."""
-    parts, offset = job.kernel.parts, job.options.offset
-    top, total = source_top(job), job.kernel.weight
+def _sums(kernel: Kernel, dtype: np.dtype, out_dtype: np.dtype, offset: float) -> Sums:
+    parts = kernel.parts
     plain = Finish(1.0, offset)
-    if job.out_dtype == np.float64 or job.dtype == np.float64:
+    if np.float64 in (out_dtype, dtype):
         return Sums("f64", False, parts, plain, False)
-    pair = job.kernel.pair
+    top, total, pair = _top(dtype), weight_of(kernel), kernel.pair
     large = pair is not None and len(pair[0]) * len(pair[1]) > LARGE
-    whole = whole_form(tuple(parts)) if job.dtype.kind == "u" and not large else None
+    whole = whole_form(tuple(parts)) if dtype.kind == "u" and not large else None
     if whole is not None:
         scaled = Finish(whole.unit, offset)
-        if job.dtype == np.uint8:
+        if dtype == np.uint8:
             found = _sixteen_bits(whole.parts, whole.unit, offset)
             if found is not None:
                 return found
@@ -58,8 +67,8 @@ def sums_of(job: Job) -> Sums:
             return Sums("f32", False, whole.parts, scaled, True)
     count = pair[0].size * pair[1].size if pair is not None and large else max(np.count_nonzero(p) for p in parts)
     # About three standard deviations of the error of a growing sum; loops sum each kernel row separately.
-    steps = sqrt(count) + 2 if count <= UNROLLED else sqrt(job.kernel.size[0]) + 4
-    exact = job.out_dtype.kind == "f" or top * total * 2**-24 * steps <= TIE
+    steps = sqrt(count) + 2 if count <= UNROLLED else sqrt(kernel.size[0]) + 4
+    exact = out_dtype.kind == "f" or top * total * 2**-24 * steps <= TIE
     if exact and total < 1e38:
         return Sums("f32", False, parts, plain, False)
     return Sums("f64", False, parts, plain, False)
@@ -103,7 +112,12 @@ def tolerance(job: Job, sums: Sums, matrix: Taps) -> float | Taps:
     """
     if job.out_dtype.kind == "u":
         return TIE / 4 / source_top(job)
-    return np.abs(matrix) * (2.0**-24 if sums.work == "f32" else max(8, matrix.size) * 2.0**-53)
+    return tap_tolerance(matrix, sums.work)
+
+
+def tap_tolerance(matrix: Taps, work: str) -> Taps:
+    """The rounding of each tap in one float32, or in a sum of so many float64."""
+    return np.abs(matrix) * (2.0**-24 if work == "f32" else max(8, matrix.size) * 2.0**-53)
 
 
 def cancels(job: Job, sums: Sums, matrix: Taps, pairs: Sequence[tuple[Taps, Taps]]) -> bool:

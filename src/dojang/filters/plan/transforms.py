@@ -43,7 +43,7 @@ def fourier(job: Job, machine: Machine, both: bool | None = None) -> Method | st
         return "transforms would round differently"
     if job.extent[0] > LENGTHS[-1] * 3 // 4:  # checked before memory is allocated: rows far apart may need terabytes
         return f"{job.extent[0]} rows are longer than its longest transform"
-    found = _cheapest(job, work, machine, both)
+    found = _cheapest(job.extent, job.out_size, job.channels, job.kernel.size[1], work, machine, both)
     if found is None:
         return f"{job.extent[1]} columns are too few or too many for transforms along the rows"
     cycles, length, wide = found
@@ -102,14 +102,17 @@ def _half(work: str) -> int:
 _LENGTHS = np.array(LENGTHS)
 
 
-def _cheapest(job: Job, work: str, machine: Machine, both: bool | None) -> tuple[float, int, int] | None:
+@lru_cache(maxsize=256)
+def _cheapest(
+    extent: tuple[int, int], out_size: tuple[int, int], c: int, kw: int, work: str, machine: Machine, both: bool | None
+) -> tuple[float, int, int] | None:
     """Predicted cycles per element, and the lengths down and along (0: taps) with the fewest of those."""
     lanes, cost = machine.lanes(KINDS[work].bytes), costs_of(machine)
-    (oh, ow), c, reach = job.out_size, job.channels, job.extent[1] - 1
-    lengths, all_widths = fits(job.extent[0])[:, None], fits(reach + 1)[None]
+    (oh, ow), reach = out_size, extent[1] - 1
+    lengths, all_widths = fits(extent[0])[:, None], fits(reach + 1)[None]
     transforms = _transforms(machine)
     each = transforms[-lengths.size :, None]
-    grid = lengths - job.extent[0] + 1
+    grid = lengths - extent[0] + 1
     best = None
     for wide in (False, True):
         if (both is not None and both != wide) or (wide and not all_widths.size):
@@ -120,7 +123,7 @@ def _cheapest(job: Job, work: str, machine: Machine, both: bool | None) -> tuple
         if wide:
             along = lengths / lanes * (2 * c * transforms[-widths.size :][None] + columns * (6.0 + cost.turn))
         else:
-            along = lengths * half / lanes * job.kernel.size[1] * 4 * cost.tap
+            along = lengths * half / lanes * kw * 4 * cost.tap
         moves = 2 * lengths * columns / lanes * cost.load + 2 * grid * half / lanes * cost.store
         cycles = (along + moves + each * (columns + half) / lanes) * np.where(lengths <= 64, cost.short, cost.long)
         if wide:
