@@ -25,6 +25,8 @@ from record import head
 JOBS = ("slim", "slim-command", "diagnose")
 MEASURES = (
     "src/dojang/app/own.py",
+    "src/dojang/app/own_search.py",
+    "src/dojang/app/own_candidates.py",
     "src/dojang/app/shortening.py",
     "src/dojang/app/diagnosing.py",
     "src/dojang/diagnosis",

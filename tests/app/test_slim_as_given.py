@@ -99,3 +99,69 @@ def test_where_a_time_is_asked_for_the_faster_one_goes_on() -> None:
     (taken,) = [one for one in judged if one["taken"]]
     assert taken["time"] <= 1.06 * min(one["time"] for one in judged)
     assert taken["measure"] < max(one["measure"] for one in judged)
+
+
+def test_what_is_odd_about_samples_loops_and_measures_is_told() -> None:
+    module, x = made()
+    module.eval()
+
+    def forgets(net: nn.Module) -> Tensor:
+        with torch.no_grad():
+            return net.train()(x).amax(1)
+
+    cases: list[tuple[str, Any, dict[str, Any]]] = [
+        ("evaluate changed the module: its batch norms ran in training mode", x, {"evaluate": forgets}),
+        ("tune left every array as it was", x, {"tune": lambda net: net.eval()}),
+        ("the outputs are the same for all samples", x[:1].repeat(20, 1, 1, 1), {}),
+        ("1 sample is few to cut by", x[:1], {}),
+    ]
+    for said, samples, how in cases:
+        assert any(said in note for note in slim(module, samples, target_macs=0.7, **how).notes), said
+
+
+def test_samples_of_several_sizes_are_looked_at() -> None:
+    module, x = made()
+    done = slim(module, [x[:16], x[16:32, :, 2:, 4:], x[32:40, :, :9, :11]], target_macs=0.6)
+    assert done.after.macs <= 0.6 * done.before.macs
+    assert done.module(x[:2]).shape == (2, 4)
+
+
+stops, calls = [0], [0]
+
+
+def counted() -> None:
+    calls[0] += 1
+    if calls[0] == stops[0]:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_interrupted_in_any_call_it_is_taken_up_to_the_same_result(tmp_path: Path) -> None:
+    module, x = made()
+    rng = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 4, (48,), generator=rng)
+
+    def tune(net: nn.Module, share: float = 1.0) -> None:
+        counted()
+        optimiser = torch.optim.SGD(net.parameters(), 0.01 * share)
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimiser.step()
+        counted()
+
+    def evaluate(net: nn.Module) -> Tensor:
+        counted()
+        return (net(x).argmax(1) == y).float()
+
+    def run(stop: int, out: str, **more: Any) -> Any:
+        stops[0], calls[0] = stop, 0
+        return slim(module, x, tune=tune, evaluate=evaluate, target_macs=0.4, output=tmp_path / out, **more)
+
+    whole = run(0, "whole")
+    total = calls[0]
+    for stop in (2 + torch.randperm(total - 1, generator=rng)[:2]).tolist():
+        with pytest.raises(KeyboardInterrupt):
+            run(stop, str(stop))
+        again = run(0, str(stop), resume=True)
+        assert calls[0] <= total - stop + 2
+        for name, value in whole.module.state_dict().items():
+            assert torch.equal(again.module.state_dict()[name], value)

@@ -17,7 +17,7 @@ from dojang.app.own_search import OwnRequest, OwnSearch
 from dojang.app.own_timing import OwnTimes
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.runtimes import whole_vectors
-from dojang.app.shortening import Own, Shortener, entering, first, kept_layers, read, wanted
+from dojang.app.shortening import LEAST, Own, Shortener, entering, first, kept_layers, read, wanted
 from dojang.app.side_by_side import SideBySide
 from dojang.app.together import Lead
 from dojang.arith.cost import count
@@ -66,7 +66,10 @@ def slim_own(
     own, more = owned(net, samples, asked.seed, told)
     kept_layers(own.graph, asked.keep)
     if asked.allowed is not None and evaluate is None and asked.max_drop is not None:
-        raise UsageError("max_drop needs `evaluate`, a function that says how good a module is; pass one, or a target")
+        labels = "; the labels beside the samples are not of a form that is scored here" if own.rest else ""
+        raise UsageError(
+            f"max_drop needs `evaluate`, a function that says how good a module is; pass one, or a target{labels}"
+        )
     if evaluate is None and (asked.target_macs, asked.target_time, asked.target_ms) == (None, None, None):
         raise UsageError("without `evaluate` say how far to cut: target_macs, target_time or target_ms")
     kept = folder or Path(tempfile.mkdtemp(prefix="dojang-slim-"))  # stays where something goes wrong
@@ -111,6 +114,11 @@ def owned(net: Any, samples: Any, seed: int, told: ProgressDisplay) -> tuple[Own
         fed = feed(samples, module, SAMPLES, seed=seed, enough=enough)
     graph = graphs[0]
     notes = [*([fed.said] if fed.said else []), *in_floats(module, graph, fed.batches[0])]
+    if fed.samples < LEAST:
+        notes.append(
+            f"{fed.samples} sample{'s are' if fed.samples > 1 else ' is'} few to cut by: give {LEAST} at least, and "
+            "better some hundred"
+        )
     total = samples_in(samples)
     if total is not None and fed.samples < total:
         macs = count(graph).total.macs

@@ -86,7 +86,7 @@ def look(own: Own, cut: str, told: ProgressDisplay) -> OwnFindings:
     name = graph.name
     if total.macs > LARGE or total.params > MOST_PARAMS:
         size = f"{total.macs / 1e9:.3g} GMACs and {total.params / 1e6:.3g} M parameters"
-        why = f"findings about a network of {size} take minutes"
+        why = f"findings about a network of {size} take minutes; dojang diagnose looks for them"
         return OwnFindings(Diagnosis(name, (), 0, None, 0.0, notes=(NOT_LOOKED, why)), cut)
     told.stage("looking for waste")
     samples = feed_of(own) if own.runnable else None

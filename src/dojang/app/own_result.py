@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dojang.app.own_loop import loss
 from dojang.app.own_search import OwnSearch
 from dojang.app.own_timing import TIMED, UNSTEADY
@@ -48,6 +50,8 @@ def slimming_of(search: OwnSearch, started: float, notes: Sequence[str]) -> Slim
         search.notes.append("nothing was cut; the network is as it was")
     if not own.runnable:
         search.notes.append("the network has operators that only its own code runs: times are those of PyTorch")
+    if all(len(y) > 1 and not np.ptp(y, axis=0).any() for y in search.maker.reference):
+        search.notes.append("the outputs are the same for all samples: by them no cut can be told from another")
     if own.rest and search.loop.tune is None and search.loop.evaluate is None:
         search.notes.append(
             "what batches hold beside the samples (labels, most likely) was not used: nothing was tuned or scored; for "

@@ -140,7 +140,7 @@ def _judged(known: Evidence, node: Node, patches: Patches, level: float) -> Laye
     oc, ic = kernel.shape[:2]
     live = min(np.count_nonzero(variance), np.count_nonzero(np.abs(kernel).reshape(oc, -1).max(axis=1)))
     splits, before = list[GroupSplit](), ChannelSplit(1, np.zeros(ic, int), np.zeros(oc, int), 1.0)
-    own = Candidate(kernel, variance, patches, known.seed)
+    own = LayerToSplit(kernel, variance, patches, known.seed)
     others = ByChance(own, before)
     for groups in GROUP_COUNTS:
         if ic % groups or oc % groups or live < 2 * before.groups:
@@ -153,7 +153,7 @@ def _judged(known: Evidence, node: Node, patches: Patches, level: float) -> Laye
     return LayerGrouping(node.name, tuple(splits), patches.fit.samples, patches.judge.samples)
 
 
-class Candidate:
+class LayerToSplit:
     """A layer that may split into groups: how far its outputs move in the best split into so many."""
 
     def __init__(self, kernel: Array, variance: Array, patches: Patches, seed: int = 0) -> None:
@@ -176,24 +176,24 @@ class ByChance:
     once, and serve every number of groups.
     """
 
-    def __init__(self, layer: Candidate, before: ChannelSplit) -> None:
+    def __init__(self, layer: LayerToSplit, before: ChannelSplit) -> None:
         """None is drawn yet."""
         self.layer, self.before = layer, before
         self.rng = np.random.default_rng((layer.seed, before.groups))
-        self.made: list[Candidate] = []
+        self.made: list[LayerToSplit] = []
 
-    def of(self, number: int) -> Candidate:
+    def of(self, number: int) -> LayerToSplit:
         """One of them: those of even number have the same kernels, the others the same spectrum."""
         own = self.layer
         while len(self.made) <= number:
             permuted = len(self.made) % 2 == 0
             kernel = (permuted_inputs(own.kernel, self.before.rows, self.rng) if permuted
                       else rotated(own.kernel, self.before.columns, self.rng))  # fmt: skip
-            self.made.append(Candidate(kernel, own.variance, own.patches, own.seed))
+            self.made.append(LayerToSplit(kernel, own.variance, own.patches, own.seed))
         return self.made[number]
 
 
-def judge(layer: Candidate, others: ByChance, groups: int, level: float) -> GroupSplit | None:
+def judge(layer: LayerToSplit, others: ByChance, groups: int, level: float) -> GroupSplit | None:
     """The best split into `groups` that is found, if it holds: if it moves the outputs by at most `RATIO` of what
     layers without groups lose, and by so little with a probability of at most `level` by chance.
 
