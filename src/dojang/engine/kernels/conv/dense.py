@@ -1,8 +1,8 @@
 """Dense layers, bound by memory: the weights are read once, as they lie, (out, in) row by row.
 
 Few inputs meet one row of weights after the other, so that memory is one stream; four where rows are long, or stay in
-the second cache. Of more inputs some rows are multiplied with some rows of weights at a time: each weight vector read serves all
-of these inputs. No packing, so no second copy of the weights. Also 1×1 convolutions of 1×1 images.
+the second cache. Of more inputs some rows are multiplied with some rows of weights at a time: each weight vector read
+serves all of these inputs. No packing, so no second copy of the weights. Also 1×1 convolutions of 1×1 images.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ the fastest: 1280 to 1000 numbers came from memory at 28 GB/s a row at a time, a
 bytes ahead within each row (one thread of a busy Zen 4, 2026)."""
 
 SHORT_ROW = 8 << 10
-"""Bytes of a row up to which few inputs meet one row after the other: with rows of 4096 numbers and more AlexNet took 1.1
-times as long so (the same machine)."""
+"""Bytes of a row up to which few inputs meet one row after the other: with rows of 4096 numbers or more AlexNet took
+1.1 times as long so (the same machine)."""
 
 
 def offer(task: Task, machine: Machine) -> Offer | Refusal:
