@@ -28,8 +28,8 @@ the fastest: 1280 to 1000 numbers came from memory at 28 GB/s a row at a time, a
 bytes ahead within each row (one thread of a busy Zen 4, 2026)."""
 
 SHORT_ROW = 8 << 10
-"""Bytes of a row up to which few inputs meet one row after the other: at 4096 numbers and more AlexNet took 1.1 times
-as long so (the same machine)."""
+"""Bytes of a row up to which few inputs meet one row after the other: with rows of 4096 numbers or more AlexNet took
+1.1 times as long so (the same machine)."""
 
 
 def offer(task: Task, machine: Machine) -> Offer | Refusal:
