@@ -26,11 +26,14 @@ export async function showSides(box, source, data, layer, waste, current) {
   leastTimes(source).then(([a, b]) => {
     if (a === null || b === null) { timed.remove(); return; }
     const cells = timed.querySelectorAll("td");
-    [`${value(a)} ms`, `${value(b)} ms`, percent(b / a)].forEach((text, i) => { cells[i].textContent = text; });
+    [duration(a), duration(b), percent(b / a)].forEach((text, i) => { cells[i].textContent = text; });
   }, () => timed.remove());
   if (!data.before.layers.some((/** @type {any} */ one) => one.name === layer)) { maps.replaceChildren(h("p", { class: "note", text: t("onlyAfter") })); return; }
   await divided(maps, source, layer, current);
 }
+
+/** @param {number} ms */
+const duration = (ms) => (ms < 0.1 ? `${value(1000 * ms)} µs` : `${value(ms)} ms`);
 
 /** The least time of each side, measured in turns and never at once: what disturbs one then disturbs the other. @param {import("./source.mjs").Source} source */
 async function leastTimes(source) {
