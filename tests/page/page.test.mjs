@@ -258,7 +258,7 @@ test("before and after stand beside each other under a divider", { skip }, async
   await page.locator(".sliding input").fill("20");
   assert.equal(await share(), "20%");
   assert.match(await page.locator("#panel").textContent(), /\d+ of \d+ samples have another answer/);
-  await page.waitForFunction(() => /least time of 7 runs, here.*\d ms/.test(document.querySelector(".totalsof").textContent));
+  await page.waitForFunction(() => /least time of 14 runs, in turns, here.*\d [mµ]s/.test(document.querySelector(".totalsof").textContent));
   const times = await page.locator(".totalsof tr", { hasText: "least time" }).locator("td").allTextContents();
   assert.ok(times.slice(0, 2).every((text) => parseFloat(text) > 0), times.join()); // finer than the browser's clock
   assert.deepEqual(complaints, []);

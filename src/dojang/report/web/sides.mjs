@@ -23,15 +23,29 @@ export async function showSides(box, source, data, layer, waste, current) {
   const same = before.length && after.length ? h("p", { text: before[0].name === after[0].name ? t("sameAnswers") : t("otherAnswers") }) : null;
   const maps = h("div", {});
   box.replaceChildren(totals, answers, same ?? "", changedSamples(waste, data), edits(data.edits ?? []), h("h2", { text: layer }), maps);
-  Promise.all([source.time("before"), source.time("after")]).then(([a, b]) => {
-    if (a === null || b === null) timed.remove();
-    else {
-      const cells = timed.querySelectorAll("td");
-      [`${value(a)} ms`, `${value(b)} ms`, percent(b / a)].forEach((text, i) => { cells[i].textContent = text; });
-    }
-  });
+  leastTimes(source).then(([a, b]) => {
+    if (a === null || b === null) { timed.remove(); return; }
+    const cells = timed.querySelectorAll("td");
+    [duration(a), duration(b), percent(b / a)].forEach((text, i) => { cells[i].textContent = text; });
+  }, () => timed.remove());
   if (!data.before.layers.some((/** @type {any} */ one) => one.name === layer)) { maps.replaceChildren(h("p", { class: "note", text: t("onlyAfter") })); return; }
   await divided(maps, source, layer, current);
+}
+
+/** @param {number} ms */
+const duration = (ms) => (ms < 0.1 ? `${value(1000 * ms)} µs` : `${value(ms)} ms`);
+
+/** The least time of each side, measured in turns and never at once: what disturbs one then disturbs the other. @param {import("./source.mjs").Source} source */
+async function leastTimes(source) {
+  /** @type {[number|null, number|null]} */
+  const least = [null, null];
+  for (let turn = 0; turn < 2; turn++)
+    for (const [i, side] of ["before", "after"].entries()) {
+      const now = await source.time(side, turn);
+      if (now === null) return [null, null];
+      least[i] = Math.min(now, least[i] ?? Infinity);
+    }
+  return least;
 }
 
 /** @param {import("./source.mjs").Guess[]} found */

@@ -20,7 +20,7 @@
  * @property {(file: Blob, name: string) => Promise<void>} look
  * @property {() => Promise<any>} waste evidence on data
  * @property {(layer: string, channel: number) => Promise<Samples>} samples maps of a channel on samples of the data
- * @property {(side: string) => Promise<number|null>} time milliseconds of one run
+ * @property {(side: string, turn: number) => Promise<number|null>} time milliseconds of one run, the least of 7; each turn measures anew
  * @property {(side: string, layer: string) => Promise<Effect>} effect measured receptive fields
  * @typedef {{rows: number, columns: number, h: number, w: number, tiles: Uint8Array}} Effect
  *   how much each part (rows × columns) of the picture moves each place (h × w): 255 for the part that moves it most
@@ -86,7 +86,7 @@ export function fromServer(takesPictures) {
     }),
     answer: async (side) => JSON.parse(new TextDecoder().decode(await ask("answer", { side }))),
     waste: () => once("waste", async () => JSON.parse(new TextDecoder().decode(await ask("waste")))),
-    time: (side) => once(`time ${side}`, async () => JSON.parse(new TextDecoder().decode(await ask("time", { side })))),
+    time: (side, turn) => once(`time ${side} ${turn}`, async () => JSON.parse(new TextDecoder().decode(await ask("time", { side })))),
     samples: (layer, channel) => once(`samples ${channel} ${layer}`, async () => {
       const buffer = await ask("samples", { layer, channel });
       const { head, at } = unpacked(buffer);

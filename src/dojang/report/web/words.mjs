@@ -177,7 +177,7 @@ export const WORDS = {
   sameAnswers: ["The best class is the same.", "가장 높은 클래스가 같다."],
   otherAnswers: ["The best class is another one.", "가장 높은 클래스가 달라졌다."],
   splitMeasured: ["Measured: so split, the outputs of the layer move by {a} of their variance; by a random split {b}.", "측정: 이렇게 나누면 층의 출력이 분산의 {a}만큼 움직이고, 무작위로 나누면 {b}만큼 움직인다."],
-  runTime: ["least time of 7 runs, here", "여기서 7번 중 가장 짧은 시간"],
+  runTime: ["least time of 14 runs, in turns, here", "여기서 번갈아 14번 중 가장 짧은 시간"],
   cuts: ["What was cut, and the finding that each cut answers", "자른 것, 그리고 각각이 답하는 발견"],
   onlyAfter: ["The network before has no layer of this name.", "앞의 네트워크에는 이 이름의 층이 없습니다."],
   otherSizes: ["The maps of this layer have another size before.", "이 층의 맵 크기가 서로 다릅니다."],
