@@ -2,13 +2,14 @@
 
     python bench/precision8.py layers                      # Gop/s of single layers, against the peak of bytes
     python bench/precision8.py networks [NAME ...]         # whole networks, each runtime in a process of its own
+    python bench/precision8.py networks FILE.onnx=3,48,320  # one of a file, with its weights, at a size
 
-Networks have random weights. They are quantised by `dojang.quantize` on random samples and written with QuantizeLinear
-and DequantizeLinear; all runtimes read that file, but for our float32, which runs the network before. Processes take
-turns, round by round, so that all see the same machine; each gives the least and the median of its calls, on one thread
-in time of the processor, which other work does not add to. The peak of bytes is four times the multiply-adds of float32
-that `dojang` knows of this processor (64 products where there are 16). OpenVINO is taken from the folder that
-DOJANG_PEERS names, if it is not installed.
+Networks of the zoo have random weights. They are quantised by `dojang.quantize` on random samples and written with
+QuantizeLinear and DequantizeLinear; all runtimes read that file, but for our float32, which runs the network before.
+Processes take turns, round by round, so that all see the same machine; each gives the least and the median of its
+calls, on one thread in time of the processor, which other work does not add to. The peak of bytes is four times the
+multiply-adds of float32 that `dojang` knows of this processor (64 products where there are 16). OpenVINO is taken from
+the folder that DOJANG_PEERS names, if it is not installed.
 """
 
 from __future__ import annotations
@@ -100,10 +101,11 @@ def make(name: str, folder: Path) -> None:
     import dojang
     from dojang.formats import onnx, zoo
 
-    graph = random_weights(zoo.load(name))
+    file, _, size = name.partition("=")
+    graph = dojang.load(file, input_size=tuple(map(int, size.split(",")))) if size else random_weights(zoo.load(name))
     rng, shape = np.random.default_rng(1), graph.inputs[0].attrs["shape"]
     onnx.save(graph, folder / "float32.onnx")
-    small = dojang.quantize(graph, rng.standard_normal((8, *shape), np.float32), method="minmax")
+    small = dojang.quantize(graph, rng.standard_normal((8, *shape), np.float32), method="minmax", adapt=False)
     onnx.save(small, folder / "bytes.onnx")
     np.save(folder / "x.npy", rng.standard_normal((1, *shape), np.float32))
 
@@ -183,7 +185,8 @@ def network(name: str, threads: int) -> None:
     size = float(np.abs(answers["float32"]).max())
     told = [f"{kind} {best[kind]:.2f} (median {middle[kind]:.2f})" for kind in found]
     off = [f"{kind} {float(np.abs(answers[kind] - answers['float32']).max()) / size:.3f}" for kind in found]
-    print(f"{name}, {threads} threads, ms: {', '.join(told)}; off float32 by, of the largest answer: {', '.join(off)}",
+    short = Path(name.partition("=")[0]).stem
+    print(f"{short}, {threads} threads, ms: {', '.join(told)}; off float32 by, of the largest answer: {', '.join(off)}",
           flush=True)  # fmt: skip
 
 

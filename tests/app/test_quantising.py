@@ -215,7 +215,9 @@ def scaled_network() -> Graph:
         Node.of("a2", "add", "m2", "shift"),
         Node.of("c2", "conv", "a2", out=8, kernel=(3, 3), padding=1, groups=8),
         Node.of("t", "conv_transpose", "c2", out=8, kernel=(2, 2), stride=2),
-        Node.of("y", "conv", "t", out=4, kernel=(1, 1)),
+        Node.of("c3", "conv", "t", out=4, kernel=(1, 1)),
+        Node.of("up", "resize", "c3", scale=(2.0, 2.0), mode="nearest", rounding="floor", coords="asymmetric"),
+        Node.of("y", "conv", "up", out=4, kernel=(1, 1)),
     )
     graph, rng = Graph(nodes, ("y",)), np.random.default_rng(0)
     weights = {name: rng.normal(scale=0.3, size=shape).astype("f4") for name, shape in graph.param_shapes.items()}

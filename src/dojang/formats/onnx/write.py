@@ -537,10 +537,13 @@ def _resize(w: Writer, node: Node) -> None:
             w.op("Gather", (source, indices), name, axis=axis)
             source = name
         return
+    # Scales have a number for each axis: ONNX Runtime puts channels last around quantised layers, and then takes a
+    # number of `axes` for each axis. Sizes cannot, as the batch is open.
+    some: dict[str, Any] = {}
     if own["size"] is not None:
-        given = ("", "", w.ints(node, "sizes", own["size"]))
+        given, some = ("", "", w.ints(node, "sizes", own["size"])), {"axes": list(range(2, rank))}
     else:
-        given = ("", w.floats(node, "scales", [f or 1.0 for f in factors(own, rank - 2)]))
+        given = ("", w.floats(node, "scales", [1.0, 1.0, *(f or 1.0 for f in factors(own, rank - 2))]))
     more: dict[str, Any] = {"nearest_mode": attrs["rounding"]} if attrs["mode"] == "nearest" else {}
     if attrs["mode"] == "cubic":
         more["cubic_coeff_a"] = attrs["cubic_a"]
@@ -548,7 +551,7 @@ def _resize(w: Writer, node: Node) -> None:
         "Resize",
         (*node.inputs, *given),
         node.name,
-        axes=list(range(2, rank)),
+        **some,
         mode=attrs["mode"],
         coordinate_transformation_mode=attrs["coords"],
         **more,
