@@ -359,7 +359,7 @@ def test_what_is_not_followed_stays_and_the_rest_goes(
 ) -> None:
     torch.manual_seed(0)
     module = make().eval()
-    done = slim(module, torch.randn(48, 3, 12, 12), target_macs=0.6)
+    done = slim(module, torch.randn(48, 3, 12, 12), target_macs=0.4)
     assert type(done.module) is make
     for name in narrower:
         assert done.module.get_submodule(name).weight.shape[0] < module.get_submodule(name).weight.shape[0]

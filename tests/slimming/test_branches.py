@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from dojang.arith.graph import Graph
 from dojang.engine.session import Session
 from dojang.evidence.evidence import Evidence
 from dojang.slimming.branches import branches, without
-from dojang.slimming.compose import Goal, whole_saving
+from dojang.slimming.compose import INSIDE, Goal, compositions, varied, whole_saving
 from dojang.slimming.front import TIMED, front
 from dojang.slimming.ledger import Ledger
 from nets import STRUCTURES, N, conv, feed, net, weighted
@@ -192,3 +194,23 @@ def test_multiplications_and_time_are_met_without_waste():
     assert whole - runtime([found])[0][0] >= 0.3 * whole
     alone, _ = offers.to(lambda g: count(g).total.macs <= 0.5 * macs and runtime([g])[0][0] <= 0.7 * whole)
     assert offers.loss.of(found) <= offers.loss.of(alone) + 1e-9
+
+
+def test_channels_inside_of_blocks_leave_what_is_added_up_whole_and_take_turns_with_others():
+    graph = residual()
+    ledger = Ledger(Evidence(graph, digits()[0][TRAIN]), by_macs, None, accuracy, None, 1)
+    offers = front(ledger, ledger.evidence(graph))
+    found = compositions(ledger, offers, Goal(0.4 * count(graph).total.macs, 0.0, False))
+    inside = [one for one in found if one.sort == INSIDE]
+    assert inside
+    summed = {name for node in graph.nodes if node.op == "add" for name in node.inputs}
+    for one in inside:
+        narrow = one.proposal.graph
+        assert any(narrow[n.name].attrs["out"] < n.attrs["out"] for n in graph.nodes
+                   if n.op == "conv" and n.name in narrow.by_name)  # fmt: skip
+        for name in summed & set(narrow.by_name):
+            assert narrow.unit_shapes[name] == graph.unit_shapes[name]
+    moved_most = [replace(one, moved=9.0) for one in inside]  # as untuned outputs rank them: behind all others
+    others = [one for one in found if one.sort != INSIDE]
+    assert len(others) > 1
+    assert {one.sort for one in varied([*others, *moved_most], 2)} == {others[0].sort, INSIDE}

@@ -34,7 +34,7 @@ FARTHEST = 0.7
 MARGIN = 1.02
 """Steps towards a time aim at so much more than is missing: a target missed by a hair costs another tuning."""
 
-FIRST = 12
+FIRST = 16
 """Candidates of a step that are tuned for a little, where tuning can be done in parts; else they are only scored."""
 
 TIME_WORTH = 0.002

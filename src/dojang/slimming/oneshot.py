@@ -38,6 +38,9 @@ RANKINGS: Mapping[Ranking, str] = {
 LEVELS = 12
 """Widths that are looked at for each set of tied channels."""
 
+WHOLE_UNITS = 4
+"""Units that a set has at least if its widths are multiples of the unit; of a set half as wide, of half a unit."""
+
 LEAST_LEFT = 1 / 8
 """Part of the channels that stays of every set, at least: below that, first-order costs say nothing."""
 
@@ -144,7 +147,7 @@ def _ladder(
     for name in where:
         if name not in residuals:
             residuals[name] = readings[name].residuals()
-    step = min(unit, max(1, size // 8))
+    step = stride_of(size, unit)
     step = max(step, -(-size // LEVELS) // step * step)
     alive, gone = list(bundle), list[int]()
     now = {name: residuals[name] for name in where}
@@ -174,6 +177,21 @@ def _ladder(
         steps.append(fitting)
         costs.append(max(total, costs[-1] if costs else 0.0))
     return Ladder(tied.layers(bundle), tuple(steps), tuple(costs)) if steps else None
+
+
+def stride_of(size: int, unit: int) -> int:
+    """By how many channels a set of so many is cut at a time, `unit` being a whole vector of the runtime.
+
+    A vector that is half full takes as long as a full one, so widths between cost accuracy and save no time; but of a
+    set of two vectors whole ones leave only one choice, so there it is half of one, which smaller vectors fill.
+
+    >>> [stride_of(size, 16) for size in (128, 64, 32, 20, 16, 12)]
+    [16, 16, 8, 8, 8, 1]
+    """
+    for part in (unit, unit // 2):
+        if part > 1 and size >= (WHOLE_UNITS if part == unit else 2) * part:
+            return part
+    return max(1, size // 8)
 
 
 def _scores(tied: ChannelMap, price: Mapping[int, float]) -> Array:
@@ -233,7 +251,9 @@ class Widths:
 def along(
     graph: Graph, tied: ChannelMap, offered: Sequence[Ladder], ranking: Ranking
 ) -> Iterator[tuple[float, list[int]]]:
-    """(multiplications left, classes gone), each saving more than the last: what saves most for its cost goes first."""
+    """(multiplications left, steps that each ladder has gone), each saving more than the last: what saves most for its
+    cost goes first.
+    """
     widths, level = Widths(graph, tied), [0] * len(offered)
 
     def gain(b: int) -> tuple[float, int]:
@@ -270,22 +290,43 @@ def along(
         for other in range(len(offered)):
             if not touching[b].isdisjoint(touching[other]):
                 gains[other] = gain(other) if level[other] < len(offered[other].gone) else (0.0, 0)
-        yield widths.macs, [c for own, at in zip(offered, level, strict=True) if at for c in own.gone[at - 1]]
+        yield widths.macs, list(level)
 
 
 def to_macs(
     graph: Graph, tied: ChannelMap, offered: Sequence[Ladder], ranking: Ranking, macs: float
 ) -> tuple[int, ...]:
-    """The classes that go so that at most `macs` multiplications are left, or as few as can be."""
-    gone: list[int] = []
+    """The classes that go so that at most `macs` multiplications are left, or as few as can be.
+
+    The last step may have gone too far: what cost most is given back, as far as it can be.
+    """
     if count(graph).total.macs <= macs:
         return ()
-    bare = graph.replace(weights={})
-    for left, classes in along(graph, tied, offered, ranking):
-        gone = classes
-        if left <= macs * 1.02 and count(cut(bare, tied.fit(gone), tied)).total.macs <= macs:
+    bare, level = graph.replace(weights={}), [0] * len(offered)
+
+    def fits(some: Sequence[int]) -> bool:
+        return count(cut(bare, tied.fit(_gone(offered, some)), tied)).total.macs <= macs
+
+    for left, now in along(graph, tied, offered, ranking):
+        level = now
+        if left <= macs * 1.02 and fits(level):
             break
-    return tied.fit(gone)
+    else:
+        return tied.fit(_gone(offered, level))
+
+    def last_cost(b: int) -> float:
+        own, at = offered[b].cost, level[b]
+        return own[at - 1] - (own[at - 2] if at > 1 else 0.0) if at else 0.0
+
+    for b in sorted(range(len(offered)), key=last_cost, reverse=True):
+        while level[b] and fits(back := [at - (place == b) for place, at in enumerate(level)]):
+            level = back
+    return tied.fit(_gone(offered, level))
+
+
+def _gone(offered: Sequence[Ladder], level: Sequence[int]) -> list[int]:
+    """The classes that go where each ladder has gone so many steps."""
+    return [c for own, at in zip(offered, level, strict=True) if at for c in own.gone[at - 1]]
 
 
 def repaired(graph: Graph, tied: ChannelMap, gone: Sequence[int], readings: Mapping[str, Reading]) -> Graph:
