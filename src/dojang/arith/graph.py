@@ -254,8 +254,13 @@ class Graph:
         return self.replace(stored={}, origins={}) if self.stored or self.origins else self
 
     def with_weights(self, weights: Weights) -> Graph:
-        """The same network with these arrays; arrays that no node names are left out."""
-        names = self.param_shapes
+        """The same network with these arrays; arrays that no node names are left out. Where values decide the size of
+        what a node reads, it keeps all arrays that it may have.
+        """
+        names = {*self.param_shapes}
+        for node in self.nodes:
+            if any(self.unit_shapes[i] is None for i in node.inputs):
+                names.update(node.array(role) for role in node.rule.roles)
         return self.replace(weights={k: v for k, v in weights.items() if k in names})
 
     def edited(

@@ -354,14 +354,14 @@ def einsum_pairs(equation: str) -> list[str]:
     ['bcn,bcm->bnm', 'bnm,bdm->bdn']
     """
     left, _, right = equation.partition("->")
-    first, *terms = left.split(",")
+    terms = left.split(",")
     made: list[str] = []
-    while len(terms) > 1:
-        needed = {*right, *"".join(terms[1:])}
-        kept = "".join(c for c in dict.fromkeys(first + terms[0]) if c in needed)
-        made.append(f"{first},{terms[0]}->{kept}")
-        first, *terms = kept, *terms[1:]
-    return [*made, f"{','.join((first, *terms))}->{right}"]
+    while len(terms) > 2:
+        needed = set(right + "".join(terms[2:]))
+        kept = "".join(c for c in dict.fromkeys(terms[0] + terms[1]) if c in needed)
+        made.append(f"{terms[0]},{terms[1]}->{kept}")
+        terms[:2] = [kept]
+    return [*made, f"{','.join(terms)}->{right}"]
 
 
 def einsum_spread(equation: str, shapes: Shapes) -> tuple[str, list[tuple[int, ...]]]:

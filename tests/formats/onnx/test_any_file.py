@@ -132,12 +132,35 @@ def test_kernels_that_the_file_computes_behind_a_size_that_values_decide() -> No
         helper.make_node("Squeeze", ["z", "first"], ["i"]),
         helper.make_node("Gather", ["x", "i"], ["p"], axis=2),
         helper.make_node("Sigmoid", ["w"], ["v"]),
-        helper.make_node("Conv", ["p", "v"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["p", "v"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c", "k"], ["d"]),
+        helper.make_node("Pow", ["d", "three"], ["y"]),  # a product, by an edit that keeps the kernels
+        helper.make_node("Pow", ["x", "three"], ["cube"]),
     ]
-    arrays = {"axes": np.array([0, 1, 2]), "first": np.array([0]), "w": array(5, 4, 3, 3)}
+    arrays = {
+        "axes": np.array([0, 1, 2]), "first": np.array([0]), "w": array(5, 4, 3, 3), "k": array(2, 5, 1, 1),
+        "three": np.array(3.0, F),
+    }  # fmt: skip
     x = array(1, 4, 8, 8)
     x[..., [1, 4]] = 0
-    same_as_onnxruntime(model(nodes, arrays, {"x": [1, 4, 8, 8]}), {"x": x})
+    same_as_onnxruntime(model(nodes, arrays, {"x": [1, 4, 8, 8]}, ("y", "cube")), {"x": x}, atol=1e-3)
+
+
+def test_sizes_that_are_split_and_joined_stay_numbers() -> None:
+    """As converted TensorFlow graphs pad: the pads pass a Split and a Concat."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Split", ["s", "halves"], ["front", "back"]),
+        helper.make_node("Sub", ["back", "least"], ["more"]),
+        helper.make_node("Concat", ["none", "more", "none", "none"], ["pads"], axis=0),
+        helper.make_node("Pad", ["x", "pads"], ["p"]),
+        helper.make_node("Conv", ["p", "w"], ["y"]),
+    ]
+    arrays = {
+        "halves": np.array([2, 2]), "least": np.array([6, 7]), "none": np.array([0, 0]), "w": array(3, 2, 3, 3),
+    }  # fmt: skip
+    graph = same_as_onnxruntime(model(nodes, arrays, {"x": ["n", 2, 8, 8]}), {"x": array(1, 2, 8, 8)}, atol=1e-4)
+    assert count(graph).total.macs == 54 * (10 - 2) * (9 - 2)
 
 
 def test_boxes_that_values_choose_are_picked() -> None:

@@ -10,12 +10,12 @@ from math import prod
 from typing import Any
 
 from dojang.arith.resizing import COORDS
-from dojang.arith.shapes import axis_of, broadcast
+from dojang.arith.shapes import Shape, axis_of, broadcast
 from dojang.base.errors import GraphError
 from dojang.formats.onnx.batch import BATCH, any_depends, depends, simplified, times
 from dojang.formats.onnx.constants import Const, of_values
 from dojang.formats.onnx.draft import Call, Draft, NotDone, Reader, Value, batch_axis
-from dojang.formats.onnx.fold import axes_of, slices
+from dojang.formats.onnx.fold import axes_of, fold, slices
 
 Rule = Callable[[Reader, Call], Any]
 
@@ -181,9 +181,13 @@ def slice_(reader: Reader, call: Call) -> Value:
 
 
 def split(reader: Reader, call: Call) -> list[Value]:
-    """Split: one slice per output."""
-    source = reader.draft(call.value(0))
-    shape = reader.shape(source)
+    """Split: one slice per output; of numbers that the file computes, such as sizes, numbers."""
+    given = call.value(0)
+    shape = reader.shape(given)
+    parts = _parts(reader, call, given, shape) if isinstance(given, Const) and given.small else None
+    if parts is not None:
+        return parts
+    source = reader.draft(given)
     axis, count = axis_of(call.attrs.get("axis", 0), len(shape)), len(call.outputs)
     if count == 1 and reader.used[call.outputs[0]]:
         return [reader.emit("identity", source)]
@@ -205,6 +209,26 @@ def split(reader: Reader, call: Call) -> list[Value]:
         part = reader.emit("slice", source, tag=str(place) if count > 1 else "", axis=axis, start=at, stop=at + size)
         out.append(part)
         at += size
+    return out
+
+
+def _parts(reader: Reader, call: Call, given: Const, shape: Shape) -> list[Value] | None:
+    """The parts of a constant that is no parameter, as constants; None for others, and for sizes that do not fit."""
+    axis, count = axis_of(call.attrs.get("axis", 0), len(shape)), len(call.outputs)
+    if given.trained or depends(shape[axis]):
+        return None
+    each = -(-shape[axis] // count)
+    sizes = call.attrs.get("split") or call.ints(1) or [each] * (count - 1) + [shape[axis] - each * (count - 1)]
+    if sum(sizes) != shape[axis] or len(sizes) != count or min(sizes) < 1:
+        return None
+    out: list[Value] = []
+    for place, size in enumerate(sizes):
+        at = sum(sizes[:place])
+        ends = [of_values([v], (1,), "i") for v in (at, at + size, axis)]
+        part = fold("Slice", [given, *ends], {}, max(reader.opset, 13))
+        if part is None:
+            return None
+        out.append(part)
     return out
 
 

@@ -366,8 +366,8 @@ class Tracer:
         """An input node: of whole numbers or truth values where `dtype` is one of these, else of real numbers."""
         title = self.fresh(name=name if name not in self.reserved else f"{name}_input")
         whole = not dtype.is_floating_point
-        kind = {"dtype": str(dtype).removeprefix("torch.")} if whole else {}
-        self.nodes.append(Node.of(title, "input", shape=tuple(shape), **kind))
+        kind = str(dtype).removeprefix("torch.") if whole else "float32"
+        self.nodes.append(Node.of(title, "input", shape=tuple(shape), dtype=kind))
         if whole:
             self.whole.add(title)
         value = self.made(title, (self.batch, *shape), dtype if whole else None)
