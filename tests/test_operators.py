@@ -37,7 +37,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from dojang.formats.torch import from_module, to_module  # noqa: E402
-from dojang.formats.torch.read.trace import HANDLERS  # noqa: E402
+from dojang.formats.torch.read.traced import HANDLERS  # noqa: E402
 from dojang.formats.torch.write.compute import COMPUTE, as_torch, own_mode  # noqa: E402
 from saved_by_autograd import kept_by_torch  # noqa: E402
 

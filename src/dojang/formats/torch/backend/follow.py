@@ -18,7 +18,8 @@ from dojang.arith.ops import UNKNOWN
 from dojang.base.errors import UnsupportedError
 from dojang.base.showing import first_line
 from dojang.formats.torch.backend.captured import Captured, is_number
-from dojang.formats.torch.read.trace import Stale, Traced, Tracer, name_of, pick_batch, plain
+from dojang.formats.torch.read.trace import Tracer, pick_batch
+from dojang.formats.torch.read.traced import Stale, Traced, name_of, plain
 
 RANDOM = frozenset("dropout alpha_dropout feature_dropout feature_alpha_dropout dropout1d dropout2d dropout3d".split())
 

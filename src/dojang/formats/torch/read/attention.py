@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from dojang.formats.torch.read.ops import lowers
-from dojang.formats.torch.read.trace import MODULES, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import MODULES, Traced
 
 FAR = -1e30
 """Added to scores that a mask forbids: exp() of it is 0 in every float format, and it is no infinity."""

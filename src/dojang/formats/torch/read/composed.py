@@ -16,7 +16,8 @@ from torch.nn import functional
 from dojang.formats.torch.read import layers, logic, ops, picking, places, recurrent, views
 from dojang.formats.torch.read.kinds import picks, wide
 from dojang.formats.torch.read.ops import per_axis
-from dojang.formats.torch.read.trace import HANDLERS, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, Traced
 
 _FIRST = (layers, logic, ops, picking, places, recurrent, views)
 """Imported so that their rules stand before those of this file are put behind them."""

@@ -12,7 +12,8 @@ from torch.nn import functional
 from dojang.formats.torch.read.composed import batched, composed
 from dojang.formats.torch.read.kinds import alike, picks, wide
 from dojang.formats.torch.read.ops import per_axis
-from dojang.formats.torch.read.trace import HANDLERS, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, Traced
 
 # -- element by element --------------------------------------------------------------------------------------------
 

@@ -19,7 +19,9 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
 from dojang.base.errors import UnsupportedError
-from dojang.formats.torch.read.trace import HANDLERS, Stale, Traced, Tracer, is_leaf, plain
+from dojang.formats.torch.read.intercept import is_leaf
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, Stale, Traced, plain
 
 
 def exported(module: nn.Module, sizes: Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype) -> Any:

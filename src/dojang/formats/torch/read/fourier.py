@@ -16,7 +16,8 @@ import torch
 from dojang.arith.shapes import axis_of
 from dojang.formats.torch.read.kinds import picks, real, whole_number
 from dojang.formats.torch.read.ops import Handler
-from dojang.formats.torch.read.trace import COMPLEX, HANDLERS, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import COMPLEX, HANDLERS, Traced
 
 
 def paired(t: Tracer, pair: Traced) -> Traced:

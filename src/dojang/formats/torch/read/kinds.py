@@ -10,7 +10,8 @@ import torch
 
 from dojang.base.errors import DojangError
 from dojang.formats.torch.read.ops import lowers
-from dojang.formats.torch.read.trace import Handler, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import Handler, Traced
 
 
 def picks(*names: str) -> Callable[[Handler], Handler]:

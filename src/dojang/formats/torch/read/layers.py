@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from dojang.arith.shapes import axis_of, einsum_pairs, einsum_spread
 from dojang.base.errors import ShapeError
 from dojang.formats.torch.read.ops import Size, lowers, per_axis
-from dojang.formats.torch.read.trace import HANDLERS, MODULES, Handler, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, MODULES, Handler, Traced
 from dojang.formats.torch.write.module import NodeModule
 
 

@@ -11,7 +11,8 @@ from dojang.arith.shapes import axis_of
 from dojang.formats.torch.read import views as torch_views
 from dojang.formats.torch.read.kinds import alike, is_whole, picks, places, real, truths, whole_number, wide
 from dojang.formats.torch.read.ops import Handler, per_axis
-from dojang.formats.torch.read.trace import HANDLERS, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, Traced
 
 COMPARED = {
     "Equal": "eq", "Less": "lt less", "LessOrEqual": "le less_equal", "Greater": "gt greater",

@@ -40,7 +40,8 @@ from dojang.formats.torch.read.adapted import Adapted
 from dojang.formats.torch.read.export import exported, replay
 from dojang.formats.torch.read.restore import undisturbed
 from dojang.formats.torch.read.stored import Store
-from dojang.formats.torch.read.trace import DataDependent, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import DataDependent, Traced
 from dojang.formats.torch.tensors import keys_in, tensors_in
 from dojang.formats.torch.write.module import Network
 

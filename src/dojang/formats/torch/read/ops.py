@@ -15,7 +15,8 @@ import torch
 
 from dojang.arith.ops import UNARY
 from dojang.arith.shapes import axis_of
-from dojang.formats.torch.read.trace import HANDLERS, ONNX_TYPES, Handler, Traced, Tracer
+from dojang.formats.torch.read.trace import ONNX_TYPES, Tracer
+from dojang.formats.torch.read.traced import HANDLERS, Handler, Traced
 
 Size = int | Sequence[int]
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from dojang.arith.shapes import axis_of
 from dojang.formats.torch.read.ops import Size, lowers, per_axis
-from dojang.formats.torch.read.trace import HANDLERS, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, Traced
 
 
 @lowers("unfold")

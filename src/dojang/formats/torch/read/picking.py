@@ -14,7 +14,8 @@ from dojang.formats.torch.read import places as torch_places
 from dojang.formats.torch.read.kinds import picks, places, real, whole_number, wide
 from dojang.formats.torch.read.logic import compare
 from dojang.formats.torch.read.ops import Handler, per_axis
-from dojang.formats.torch.read.trace import HANDLERS, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, Traced
 
 
 def best(t: Tracer, x: Any, k: int, dim: int, largest: bool) -> tuple[Traced, Traced]:

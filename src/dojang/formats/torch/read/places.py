@@ -17,7 +17,8 @@ from dojang.arith.shapes import axis_of
 from dojang.formats.torch.read import views
 from dojang.formats.torch.read.memory import SCATTERS, ViewStep, is_box
 from dojang.formats.torch.read.ops import lowers
-from dojang.formats.torch.read.trace import HANDLERS, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, Traced
 from dojang.formats.torch.read.views import SPLIT_AXES, SPLITS, cut, expand, reshape, split_axis
 
 

@@ -9,7 +9,8 @@ import torch
 
 from dojang.arith.recurrent import GATES
 from dojang.formats.torch.read.ops import lowers
-from dojang.formats.torch.read.trace import Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import Traced
 
 
 @lowers("lstm")

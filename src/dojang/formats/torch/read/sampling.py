@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from dojang.formats.torch.read.ops import lowers
-from dojang.formats.torch.read.trace import HANDLERS, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS
 
 
 @lowers("embedding")

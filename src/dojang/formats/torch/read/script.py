@@ -11,7 +11,8 @@ import torch
 
 from dojang.base.errors import UnsupportedError
 from dojang.formats.torch.read.export import call
-from dojang.formats.torch.read.trace import Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import Traced
 
 MOST_TURNS = 10_000
 """Turns of loops in all."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,115 +19,32 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from dojang.arith.conv import by
-from dojang.arith.graph import Graph, Node
+from dojang.arith.graph import Node
 from dojang.arith.ops import STANDARD, UNKNOWN
 from dojang.base.errors import DojangError, UnsupportedError, UsageError
 from dojang.formats.torch.read.free import FREE
-from dojang.formats.torch.read.memory import SCATTERS, SharedMemory, ViewStep, certain, shows_memory
+from dojang.formats.torch.read.intercept import Mode, is_leaf, patch, unpatch, walk
+from dojang.formats.torch.read.memory import SCATTERS, ViewStep, certain, shows_memory
+from dojang.formats.torch.read.traced import (
+    ACTIVE,
+    COMPLEX,
+    HANDLERS,
+    MODULES,
+    VIEWS,
+    DataDependent,
+    Handler,
+    Stale,
+    Traced,
+    name_of,
+    plain,
+)
 from dojang.formats.torch.read.values import UnknownNumber
 
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
 """Candidates for the batch during a trace: the first that divides no size of the network."""
-
-Handler = Callable[..., Any]
-
-HANDLERS: dict[str, Handler] = {}
-"""How a PyTorch function, by its name, becomes nodes: `f(tracer, *args, **kwargs)`. Filled by `ops.py`."""
-
-COMPLEX: dict[str, Handler] = {}
-"""The same where a complex value goes in."""
-
-MODULES: dict[type, Handler] = {}
-"""How a module, by its exact class, becomes nodes as a whole: `f(tracer, module, *args, **kwargs)`."""
-
-VIEWS: set[str] = set()
-"""Names of functions whose result may share memory with their input."""
-
-
-class Stale(UnsupportedError):
-    """A value was changed through another view of its memory; only a functional form of the forward can be read."""
-
-
-class DataDependent(UnsupportedError):
-    """The forward decides by the values of a tensor, or by the batch: no Graph says that.
-
-    `what` says what it does with values ("" where it is the batch); `yes_or_no` where both ways can be followed
-    (`paths_of`). Once the trace has ended, `begun` gives what was followed of the network, its rest unknown.
-    """
-
-    what = ""
-    yes_or_no = False
-    begun: Callable[[str], Graph]
-
-
-class Traced(torch.Tensor):
-    """The stand-in for a tensor: the node that makes it, and its shape. It owns no memory; `memory` is what it shows,
-    `steps` by which views, and `version` how often that had been written when `node` was what it shows. `alike`: its
-    numbers, where they are known and the same for every image of the batch; the batch is then left out of each axis.
-    `pair`: of a complex value its parts, which lie along a last axis of two.
-    """
-
-    __slots__ = ("alike", "memory", "node", "pair", "sizes", "steps", "version")
-    node: str
-    sizes: tuple[int, ...]
-    memory: SharedMemory
-    steps: tuple[ViewStep, ...]
-    version: int
-    alike: torch.Tensor | None
-    pair: Traced | None
-
-    @staticmethod
-    def __new__(cls, node: str, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> Traced:
-        """A wrapper without storage."""
-        self = torch.Tensor._make_wrapper_subclass(cls, tuple(sizes), dtype=dtype, device=device)
-        self.node, self.sizes, self.steps, self.version, self.alike = node, tuple(sizes), (), 0, None
-        self.pair = None
-        self.memory = SharedMemory(node, self.sizes, dtype, device)
-        return self
-
-    @property
-    def shape(self) -> torch.Size:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The sizes, as PyTorch gives them."""
-        return torch.Size(self.sizes)
-
-    @property
-    def ndim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Number of axes."""
-        return len(self.sizes)
-
-    def size(self, dim: int | None = None) -> Any:
-        """All sizes or one."""
-        return torch.Size(self.sizes) if dim is None else self.sizes[dim]
-
-    def dim(self) -> int:
-        """Number of axes."""
-        return len(self.sizes)
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"Traced({self.node}, {by(self.sizes)})"
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tracer = ACTIVE.tracer
-        if tracer is None:
-            raise UnsupportedError(f"{name_of(func)}: a value of the trace was used after the trace")
-        return tracer.function(func, types, args, kwargs or {})
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise UnsupportedError(f"{func} was called below the level of PyTorch functions and cannot be followed")
-
-
-class _Active(threading.local):
-    tracer: Tracer | None = None
-
-
-ACTIVE = _Active()
-"""The tracer of this thread, while a forward is followed."""
 
 METADATA = frozenset(
     "dim size numel nelement ndimension is_contiguous is_floating_point is_complex stride element_size dtype device "
@@ -144,41 +60,6 @@ YES_OR_NO = frozenset(("__bool__", "equal", "allclose"))
 
 DECISIONS = frozenset("__bool__ __int__ __float__ __index__ item tolist __array__ numpy equal allclose nonzero".split())
 """Functions whose result depends on values, and which plain Python would then act on."""
-
-
-def name_of(func: Any) -> str:
-    """The name of a PyTorch function; of a property its own rather than `__get__`."""
-    name = getattr(func, "__name__", None) or str(func)
-    if name in ("__get__", "__set__"):
-        name = getattr(getattr(func, "__self__", None), "__name__", name)
-    return name
-
-
-def plain(name: str) -> tuple[str, bool]:
-    """The name of a handler for a function's name, and whether the function works in place.
-
-    >>> plain("__radd__"), plain("relu_"), plain("_max_pool2d")
-    (('radd', False), ('relu', True), ('max_pool2d', False))
-    """
-    if name.startswith("__") and name.endswith("__"):
-        base = name[2:-2]
-        place = base in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "ifloordiv", "imatmul")
-        return (base[1:] if place else base), place or base == "setitem"
-    place = name.endswith("_")
-    base = name.rstrip("_")
-    return (base.lstrip("_") if base.lstrip("_") in HANDLERS else base), place
-
-
-class Mode(TorchFunctionMode):
-    """Hands every PyTorch function that the forward calls to the tracer."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        super().__init__()
-        self.tracer = tracer
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The tracer's answer."""
-        return self.tracer.function(func, types, args, kwargs or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -912,7 +793,7 @@ class Tracer:
         if ACTIVE.tracer is not None:
             raise UnsupportedError("a network is already being traced on this thread")
         flags = [(m, m.__dict__["training"]) for m in self.modules if m.__dict__.get("training")]
-        _patch()
+        patch()
         ACTIVE.tracer = self
         for m, _ in flags:
             m.__dict__["training"] = False
@@ -923,7 +804,7 @@ class Tracer:
             for m, flag in flags:
                 m.__dict__["training"] = flag
             ACTIVE.tracer = None
-            _unpatch()
+            unpatch()
 
 
 def usual_form(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -972,19 +853,6 @@ KEEPS_WHOLE = frozenset(
 FACTORIES = frozenset("zeros ones full empty expand repeat broadcast_to tile".split())
 """Functions that may be called with a batch size and no traced value."""
 
-COMPOSED = frozenset(f"torch.nn.modules.{name}" for name in ("container", "module", "transformer"))
-"""Where PyTorch keeps modules that are made of others."""
-
-
-def is_leaf(module: nn.Module) -> bool:
-    """Whether a module is one of PyTorch's own layers, so that its path names its node."""
-    kind = type(module)
-    if kind.__module__.startswith("torch.nn."):
-        return kind.__module__ not in COMPOSED and kind is not nn.MultiheadAttention
-    own = any(c.__module__.startswith("torch.nn.") and c is not nn.Module and c.__module__ not in COMPOSED
-              for c in kind.__mro__)  # fmt: skip
-    return own and not module._modules
-
 
 def _to_meta(value: Any) -> Any:
     if isinstance(value, Traced):
@@ -992,62 +860,6 @@ def _to_meta(value: Any) -> Any:
     if isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda")):
         return torch.device("meta")
     return value.to("meta") if isinstance(value, torch.Tensor) else value
-
-
-_LOCK = threading.Lock()
-_TRACING = 0
-_ORIGINAL: Callable[..., Any] = nn.Module.__call__
-_COND: Callable[..., Any] = torch.cond
-
-
-def _traced_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    tracer = ACTIVE.tracer
-    if tracer is None:
-        return _ORIGINAL(module, *args, **kwargs)
-    return tracer.call(_ORIGINAL, module, args, kwargs)
-
-
-def _traced_cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any = ()) -> Any:
-    """`torch.cond`: the way that the tracer takes."""
-    tracer = ACTIVE.tracer
-    if tracer is None:
-        return _COND(pred, true_fn, false_fn, operands)
-    if isinstance(pred, Traced):
-        tracer.decided.append(pred.node)
-    chosen = tracer.decide("__bool__") if isinstance(pred, Traced) else bool(pred)
-    return (true_fn if chosen else false_fn)(*operands)
-
-
-def _patch() -> None:
-    """While any thread traces, module calls look whether theirs is the tracing one (as `torch.fx` does)."""
-    global _TRACING, _ORIGINAL
-    with _LOCK:
-        if _TRACING == 0:
-            _ORIGINAL = nn.Module.__call__
-            nn.Module.__call__ = _traced_call  # type: ignore[method-assign]
-            torch.cond = _traced_cond
-        _TRACING += 1
-
-
-def _unpatch() -> None:
-    global _TRACING
-    with _LOCK:
-        _TRACING -= 1
-        if _TRACING == 0:
-            nn.Module.__call__ = _ORIGINAL  # type: ignore[method-assign]
-            torch.cond = _COND
-
-
-def walk(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every module under every path it has, parents first, in the order of `state_dict`."""
-    found: list[tuple[str, nn.Module]] = []
-    stack: list[tuple[str, nn.Module]] = [("", module)]
-    while stack:
-        path, m = stack.pop()
-        found.append((path, m))
-        inner = [(f"{path}.{key}" if path else key, child) for key, child in m._modules.items() if child is not None]
-        stack += reversed(inner)
-    return found
 
 
 def pick_batch(sizes: Sequence[Sequence[int]]) -> int:

@@ -11,7 +11,8 @@ import torch
 from dojang.arith.shapes import axis_of
 from dojang.base.errors import ShapeError
 from dojang.formats.torch.read.ops import lowers, per_axis, same
-from dojang.formats.torch.read.trace import HANDLERS, VIEWS, DataDependent, Stale, Traced, Tracer
+from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.traced import HANDLERS, VIEWS, DataDependent, Stale, Traced
 
 
 def _sizes(given: tuple[Any, ...]) -> tuple[int, ...]:
