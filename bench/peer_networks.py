@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from dojang.app.samples import load_samples
 from dojang.formats import checkpoint, zoo
-from dojang.formats.torch import to_module
 
 
 def unit(ins: int, outs: int, stride: int = 1, kernel: int = 3, groups: int = 1, act: bool = True) -> nn.Sequential:
@@ -49,6 +48,47 @@ class Inverted(nn.Module):
         """The sum where shapes agree."""
         y = self.project(self.depth(self.expand(x)))
         return x + y if self.same else y
+
+
+class Basic(nn.Module):
+    """The residual block of ResNet-20: a shortcut that halves the size drops pixels and pads channels with zeros."""
+
+    def __init__(self, ins: int, outs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(ins, outs, 3, stride, 1, bias=False), nn.BatchNorm2d(outs)
+        self.conv2, self.bn2 = nn.Conv2d(outs, outs, 3, 1, 1, bias=False), nn.BatchNorm2d(outs)
+        self.halves, self.missing = stride == 2, (outs - ins) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, ins, h, w) to (n, outs, h / stride, w / stride)."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.halves:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.missing, self.missing))
+        return F.relu(x + y)
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 for CIFAR-10, by the names of the given weights."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        for k, (ins, outs) in enumerate(((16, 16), (16, 32), (32, 64)), 1):
+            first = Basic(ins, outs, 1 if k == 1 else 2)
+            setattr(self, f"layer{k}", nn.Sequential(first, *(Basic(outs, outs, 1) for _ in range(2))))
+        self.linear = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, 32, 32) to (n, classes)."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        for k in (1, 2, 3):
+            x = getattr(self, f"layer{k}")(x)
+        return self.linear(x.mean((2, 3)))
+
+    def streams(self) -> list[nn.Module]:
+        """The layers that write what shortcuts add. Torch-Pruning does not follow the padding of channels, and leaves
+        them alone."""
+        return [self.conv1, *(part.conv2 for part in self.modules() if isinstance(part, Basic))]
 
 
 def own_cnn(classes: int) -> nn.Module:
@@ -86,13 +126,13 @@ class Task:
     test: tuple[Tensor, Tensor]
 
 
-NETWORKS: dict[str, tuple[Callable[[int], nn.Module] | None, int, int]] = {
+NETWORKS: dict[str, tuple[Callable[[int], nn.Module], int, int]] = {
     "own-cnn": (own_cnn, 3, 32),
-    "resnet20": (None, 10, 32),
+    "resnet20": (ResNet20, 10, 32),
     "vgg": (vgg, 10, 32),
     "mobile-64": (mobile, 10, 64),
 }
-"""Name: what makes it (None: the given weights), classes, pixels."""
+"""Name: what makes it, classes, pixels. ResNet-20 has the given weights."""
 
 
 def task(name: str, args: Any) -> Task:
@@ -106,11 +146,12 @@ def task(name: str, args: Any) -> Task:
     train, test = parts
     held = len(train[1]) // 5
     inner = (train[0][held:], train[1][held:])
-    if make is None:
-        module = to_module(graph.replace(weights=checkpoint.read_arrays(args.weights))).eval()
+    torch.manual_seed(args.seed)
+    module = make(classes)
+    if isinstance(module, ResNet20):
+        arrays = {key: torch.from_numpy(value) for key, value in checkpoint.read_arrays(args.weights).items()}
+        module.load_state_dict(arrays)
     else:
-        torch.manual_seed(args.seed)
-        module = make(classes)
         kept = Path(args.out) / f"{name}.pt"
         if kept.is_file():
             module.load_state_dict(torch.load(kept, weights_only=True))

@@ -46,7 +46,7 @@ from dojang.base.errors import UsageError
 from dojang.native.machine import Machine
 from dojang.slimming.timing import interleave
 from experiment import MEASURES
-from peer_networks import NETWORKS, Task, right, task, tune
+from peer_networks import NETWORKS, ResNet20, Task, right, task, tune
 from record import head
 
 ROUNDS = 31
@@ -94,10 +94,12 @@ def by_torch_pruning(importance: str, isomorphic: bool) -> Tool:
             "taylor": lambda: tp.importance.GroupTaylorImportance(),
         }
         example = own.train[0][:1]
-        heads = [m for m in module.modules() if isinstance(m, nn.Linear)] or [list(module.modules())[-1]]
+        alone = [m for m in module.modules() if isinstance(m, nn.Linear)]
+        if isinstance(module, ResNet20):
+            alone += module.streams()
         pruner = tp.pruner.BasePruner(
             module, example, scores[importance](), global_pruning=True, isomorphic=isomorphic, pruning_ratio=0.9,
-            max_pruning_ratio=0.9, iterative_steps=STEPS, ignored_layers=heads, round_to=whole_vectors() // 2,
+            max_pruning_ratio=0.9, iterative_steps=STEPS, ignored_layers=alone, round_to=whole_vectors() // 2,
         )  # fmt: skip
         whole = macs(own.module, example)
         for _ in range(STEPS):
