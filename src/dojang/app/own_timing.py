@@ -39,7 +39,8 @@ class OwnTimes:
         """Median milliseconds of each, in the same rounds. Networks with operators that only the module's own code runs
         are timed in PyTorch.
         """
-        measured = self.journal.measured([own.graph for own in networks], lambda: self._clock(networks, rounds))
+        where = f"{self.runtime} {self.batch_size}"
+        measured = self.journal.measured([own.graph for own in networks], lambda: self._clock(networks, rounds), where)
         self.spread = max((_spread(times) for times in measured), default=0.0)
         return [median(times) for times in measured]
 
