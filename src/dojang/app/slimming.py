@@ -390,7 +390,8 @@ def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: 
             raise DataError(
                 f"{graph.name}: {how} {found:.3g} on {len(part)} selection samples, and {share:.3g} by always giving "
                 "the same answer: no cut can be judged by that. Look at how samples are normalised (--mean, --std, or "
-                "--normalise), at the order of the labels, at their unit and at the weights"
+                "--normalise), at the order of the labels, at their unit and at the weights; from Python, "
+                "evaluate=FUNCTION judges by a measure of your own"
             )
         return found
     if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
