@@ -81,8 +81,8 @@ def fitting_threads(macs_per_step: float, measured: bool = False) -> Iterator[No
     """Within it PyTorch uses one thread for steps too small to share out; afterwards as many as before.
 
     `measured`: one also where several are no quicker at this moment, because other processes have the cores. Two runs
-    may then train on different numbers of threads, whose sums are rounded differently: where results have to be the same
-    to the bit, let PyTorch have one thread.
+    may then train on different numbers of threads, whose sums are rounded differently: where results have to be the
+    same to the bit, let PyTorch have one thread.
     """
     before = torch.get_num_threads()
     if macs_per_step < WORTH_THREADS or (measured and not several_are_quicker(probed_seconds)):
