@@ -14,7 +14,7 @@ from typing import Any
 
 from dojang.app.diagnosing import SAMPLES, some_inputs
 from dojang.app.samples import load_samples
-from dojang.app.slimming import EPOCHS, SlimRequest, accuracy, chosen, control, fewer, scorer
+from dojang.app.slimming import EPOCHS, SlimRequest, accuracy, chosen, control, fewer
 from dojang.app.tuning import Control, TuningOptions, tuner
 from dojang.arith.graph import Graph
 from dojang.base.errors import UsageError
@@ -70,10 +70,10 @@ def made(graph: Graph, said: str, place: Path, args: Any, told: Any) -> dict[str
         return TuningOptions(args.seed, "cpu", args.precision, told, Journal(folder, {**about, **more}, resume=True))
 
     def score(network: Graph) -> float:
-        return accuracy(scorer(network, len(data.test)), data.test)
+        return accuracy(network, data.test)
 
     def on_choice(network: Graph) -> float:
-        return accuracy(scorer(network, len(choice.test)), choice.test)
+        return accuracy(network, choice.test)
 
     own = options(place / "unfinished", network=key_of("", [narrow]))
     assert own.journal is not None

@@ -25,7 +25,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from dojang.app.diagnosing import some_inputs
-from dojang.app.slimming import accuracy, scorer
+from dojang.app.slimming import accuracy
 from dojang.app.tuning import TUNE_SHARE
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
@@ -140,7 +140,7 @@ def main() -> None:
         lr=TUNE_SHARE * args.lr,
         **_unvaried(args),
     )
-    before = [accuracy(scorer(made.graph, len(part)), part) for part in (data.train, data.test)]
+    before = [accuracy(made.graph, part) for part in (data.train, data.test)]
     times = timed(networks, args)
     text = [
         heading(args, data),

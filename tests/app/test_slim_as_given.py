@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import dojang as package
+from dojang.app.own_loop import Score
+from dojang.app.own_search import OwnRequest, OwnSearch
 from dojang.base.errors import DataError, UnsupportedError
+from dojang.slimming.halving import UNTUNED, Contender, Trainer, halved
 
 slim: Any = package.slim
 load_slim: Any = package.load_slim
@@ -85,20 +88,32 @@ def test_a_network_that_knows_nothing_stops_the_slimming(labels: str) -> None:
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_where_a_time_is_asked_for_the_faster_one_goes_on() -> None:
-    """Scores here grow with parameters, by less than time is worth."""
-    module, x = made()
-    done = slim(
-        module,
-        x,
-        target_macs=0.6,
-        target_ms=1e6,
-        evaluate=lambda net: 0.5 + 1e-8 * sum(p.numel() for p in net.parameters()),
+@pytest.mark.parametrize(
+    ("asked", "slow", "fast", "taken"),
+    [
+        (OwnRequest(target_macs=0.6), 0.9001, 0.9, "slow"),  # no time is asked for: the score decides
+        (OwnRequest(target_macs=0.6, target_ms=1.0), 0.9001, 0.9, "fast"),  # by less than the time is worth
+        (OwnRequest(target_macs=0.6, target_time=0.7), 0.9001, 0.9, "fast"),
+        (OwnRequest(target_macs=0.6, target_ms=1.0), 0.91, 0.9, "slow"),  # by more than that
+        (OwnRequest(target_macs=0.6, target_ms=1.0), 0.97, 0.96, "fast"),  # neither loses anything
+    ],
+)
+def test_where_a_time_is_asked_for_the_faster_one_goes_on(
+    asked: OwnRequest, slow: float, fast: float, taken: str
+) -> None:
+    """Two candidates of half and a third of the time, held against a control of 0.95; times here are given."""
+    nothing: Any = None
+    search = OwnSearch(nothing, asked, nothing, nothing, nothing, nothing)
+    search.before = Score(0.95)
+    runners = [Contender("slow", slow, time=1 / 2), Contender("fast", fast, time=1 / 3)]
+    by = Trainer(
+        tune=lambda network, share: network,
+        score=lambda network: network,
+        control=lambda schedule: 0.95,
+        price=search.price,
     )
-    judged = [one for one in done.result.candidates if one["measure"] is not None]
-    (taken,) = [one for one in judged if one["taken"]]
-    assert taken["time"] <= 1.06 * min(one["time"] for one in judged)
-    assert taken["measure"] < max(one["measure"] for one in judged)
+    halved(runners, UNTUNED, by)
+    assert [one.name for one in runners if not one.reason] == [taken]
 
 
 def test_what_is_odd_about_samples_loops_and_measures_is_told() -> None:

@@ -128,3 +128,12 @@ def test_answers_to_another_question_are_not_used(tmp_path: Path) -> None:
     assert evaluate is not None
     assert evaluate(random_features(width=16)) == 0.75
     assert evaluate(random_features(width=8)) == 0.25
+
+
+def test_times_of_another_runtime_are_not_used(tmp_path: Path) -> None:
+    graphs = [random_features(width=8)]
+    journal = Journal(tmp_path, {})
+    assert journal.measured(graphs, lambda: [[1.0]], "dojang 1") == [[1.0]]
+    again = Journal(tmp_path, {}, resume=True)
+    assert again.measured(graphs, lambda: [[2.0]], "torch 1") == [[2.0]]
+    assert again.measured(graphs, lambda: [[3.0]], "dojang 1") == [[1.0]]

@@ -23,6 +23,7 @@ from dojang.app.shortening import (
 )
 from dojang.arith.channels import channels
 from dojang.arith.cost import count
+from dojang.slimming.halving import by_turns
 from dojang.slimming.oneshot import RANKINGS, Ranking
 
 BASES = 4
@@ -96,9 +97,4 @@ def answers_of(own: Own) -> list[np.ndarray]:
 
 def varied(made: Sequence[Shortened], number: int) -> list[Shortened]:
     """At most so many: the best of every structure, then the second of each, and so on."""
-    turns: dict[tuple[str, ...], int] = {}
-    ranked: list[tuple[int, int, Shortened]] = []
-    for place, one in enumerate(made):
-        turns[one.without] = turns.get(one.without, 0) + 1
-        ranked.append((turns[one.without], place, one))
-    return [one for *_, one in sorted(ranked, key=lambda r: r[:2])[:number]]
+    return by_turns(made, lambda one: one.without)[:number]

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dojang.app.own_timing import numbers
 from dojang.app.progress import ProgressDisplay
-from dojang.app.shortening import LARGE, Own
+from dojang.app.shortening import LARGE, Own, entering_arrays
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError
 from dojang.diagnosis.findings import judge
@@ -108,7 +107,7 @@ def feed_of(own: Own) -> Array | dict[str, Array] | None:
     parts: list[list[Any]] = []
     seen = 0
     for batch in own.batches:
-        arrays = numbers(own.graph, batch)
+        arrays = entering_arrays(own.graph, batch)
         if parts and [a.shape[1:] for a in arrays] != [a.shape[1:] for a in parts[0]]:
             continue
         parts.append(arrays)

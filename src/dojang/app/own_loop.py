@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from io import BytesIO
 from math import sqrt
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,8 @@ import numpy as np
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.shortening import arrays_of
 from dojang.base.errors import DataError, UsageError
+from dojang.base.reading import damaged_as
+from dojang.base.writing import replace_bytes
 from dojang.slimming.halving import Schedule
 from dojang.slimming.journal import Journal
 
@@ -165,15 +168,22 @@ class OwnLoop:
         """What the measure says of a module, or said an earlier time."""
 
         def work() -> dict[str, Any]:
-            found = self._asked(module)
-            return {
-                "value": found.value,
-                "error": found.error,
-                "each": None if found.each is None else found.each.tolist(),
-            }
+            found, name = self._asked(module), None
+            if found.each is not None:  # not in the journal itself, which is written anew with every answer
+                name = self.journal.fresh("scored", ".npy")
+                content = BytesIO()
+                np.save(content, found.each)
+                replace_bytes(self.journal.folder / name, content.getvalue())
+            return {"value": found.value, "error": found.error, "each": name}
 
         kept = self.journal.answer(key, work, once=True, failures=False)
-        return Score(kept["value"], kept["error"], None if kept["each"] is None else np.asarray(kept["each"]))
+        return Score(kept["value"], kept["error"], None if kept["each"] is None else self._each(kept["each"]))
+
+    def _each(self, name: str) -> np.ndarray:
+        """The answers to every sample that a file in the folder of the journal holds."""
+        path = self.journal.folder / name
+        with damaged_as(str(path), "damaged answers of evaluate; begin the slimming anew"):
+            return np.load(path, allow_pickle=False)
 
     @property
     def best(self) -> Path:

@@ -8,7 +8,7 @@ from math import ceil, log, sqrt
 from typing import Any
 
 from dojang.app.own_candidates import Candidates, varied
-from dojang.app.own_findings import look
+from dojang.app.own_findings import OwnFindings, look
 from dojang.app.own_loop import LEAST_SIZE, OwnLoop, Score, loss
 from dojang.app.own_timing import TIMED, OwnTimes
 from dojang.app.progress import ProgressDisplay
@@ -80,7 +80,9 @@ class OwnState:
 
 @dataclass
 class OwnSearch:
-    """One search."""
+    """One search. `search` sets what it starts from: what was `found` of waste, the `maker` of candidates, the score
+    `before`, and the multiplications of the `whole` original; `now` is the network that it has come to.
+    """
 
     own: Own
     asked: OwnRequest
@@ -93,6 +95,11 @@ class OwnSearch:
     candidates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     notes: list[str] = field(default_factory=list[str])
     budget: TimeBudget | None = None
+    found: OwnFindings = field(init=False)
+    maker: Candidates = field(init=False)
+    before: Score | None = field(init=False)
+    whole: int = field(init=False)
+    now: OwnState = field(init=False)
 
     def search(self) -> None:
         """Step after step until the target is met, or no step loses little enough."""

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-import numpy as np
-
 from dojang.app.runtimes import measurer, predictor
-from dojang.app.shortening import Own, entering, first
+from dojang.app.shortening import Own, entering_arrays, first
 from dojang.arith.graph import Graph
 from dojang.base.errors import DojangError
 from dojang.slimming.journal import Journal
@@ -39,7 +37,8 @@ class OwnTimes:
         """Median milliseconds of each, in the same rounds. Networks with operators that only the module's own code runs
         are timed in PyTorch.
         """
-        measured = self.journal.measured([own.graph for own in networks], lambda: self._clock(networks, rounds))
+        where = f"{self.runtime} {self.batch_size}"
+        measured = self.journal.measured([own.graph for own in networks], lambda: self._clock(networks, rounds), where)
         self.spread = max((_spread(times) for times in measured), default=0.0)
         return [median(times) for times in measured]
 
@@ -47,7 +46,7 @@ class OwnTimes:
         """Milliseconds of each in each round."""
         batch = first(self.own.batches[0], self.batch_size)
         if all(own.runnable for own in networks):
-            arrays = numbers(self.own.graph, batch)
+            arrays = entering_arrays(self.own.graph, batch)
             names = [node.name for node in self.own.graph.inputs]
             feed: Any = arrays[0] if len(arrays) == 1 else dict(zip(names, arrays, strict=True))
             return measurer(self.runtime, feed, rounds)([own.graph for own in networks])
@@ -64,16 +63,6 @@ class OwnTimes:
             return predict(graph) / max(predict(self.own.graph), 1e-12)
         except DojangError:
             return None
-
-
-def numbers(graph: Graph, batch: Any) -> list[np.ndarray]:
-    """The arrays of a batch that enter a network, in the order of its inputs. Whole numbers and truth values that a
-    module scales itself become float32, which its network takes.
-    """
-    arrays = [t.detach().cpu().numpy() for t in entering(batch)]
-    real = [node.attrs["dtype"] == "float32" for node in graph.inputs]
-    whole = [a.dtype.kind in "biu" for a in arrays]
-    return [a.astype(np.float32) if r and w else a for a, r, w in zip(arrays, real, whole, strict=True)]
 
 
 def _spread(times: Sequence[float]) -> float:

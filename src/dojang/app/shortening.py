@@ -10,6 +10,8 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from dojang.app.networks import load, torch_format
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.arith.channels import ChannelMap, channels
@@ -108,6 +110,16 @@ def entering(batch: Any) -> list[Any]:
 
     args, named = batch
     return [t for t in tensors([*args, *named.values()]) if t.ndim > 1]
+
+
+def entering_arrays(graph: Graph, batch: Any) -> list[np.ndarray]:
+    """The arrays of a batch that enter a network, in the order of its inputs. Whole numbers and truth values that a
+    module scales itself become float32, which its network takes.
+    """
+    arrays = [t.detach().cpu().numpy() for t in entering(batch)]
+    real = [node.attrs["dtype"] == "float32" for node in graph.inputs]
+    whole = [a.dtype.kind in "biu" for a in arrays]
+    return [a.astype(np.float32) if r and w else a for a, r, w in zip(arrays, real, whole, strict=True)]
 
 
 def kept_layers(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:

@@ -34,6 +34,7 @@ from dojang.app.tuning import Control, Owned, TuningOptions, least_share, slopes
 from dojang.arith import classes
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.arith.outputs import output_numbers
 from dojang.arith.preparation import stating, values_of
 from dojang.base.errors import DataError, UsageError
 from dojang.base.version import __version__
@@ -51,6 +52,7 @@ from dojang.slimming.search import check_request
 from dojang.slimming.search import slim as search
 from dojang.training.asked import Asked, Layout, PerChannel, TaskFlag, Values
 from dojang.training.data import Data, Split, content_hash
+from dojang.training.guessing import guessing_accuracy
 from dojang.training.record import METRICS
 
 Runtime = Literal["dojang", "torch", "onnxruntime"]
@@ -379,19 +381,19 @@ def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: 
     """
     if task == "unlabelled" or not len(part):
         return None
-    found = accuracy(scorer(graph, len(part)), part)
+    found = accuracy(graph, part)
     progress.stage(f"as it came the network scores {found:.2%} ({METRICS[task]}) on {len(part)} selection samples")
+    share = guessing_accuracy(part)
     if task != "classification":
-        same = 0.0 if task == "regression" else float(np.mean([max(p, 1 - p) for p in part.y.mean(axis=0)]))
-        if max_drop < 100 and len(part) >= FEW and found <= same:
+        if max_drop < 100 and len(part) >= FEW and found <= share:
             how = "R² is" if task == "regression" else "the part of labels that are right is"
             raise DataError(
-                f"{graph.name}: {how} {found:.3g} on {len(part)} selection samples, and {same:.3g} by always giving "
+                f"{graph.name}: {how} {found:.3g} on {len(part)} selection samples, and {share:.3g} by always giving "
                 "the same answer: no cut can be judged by that. Look at how samples are normalised (--mean, --std, or "
-                "--normalise), at the order of the labels, at their unit and at the weights"
+                "--normalise), at the order of the labels, at their unit and at the weights; from Python, "
+                "evaluate=FUNCTION judges by a measure of your own"
             )
         return found
-    share = float(np.bincount(part.y).max()) / len(part)
     if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
         raise DataError(
             f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and always naming the most "
@@ -430,7 +432,7 @@ def _work(
     allowed = allowed_drop(max_drop, len(choice.test)) if data.task == "classification" else max_drop
 
     def evaluate(network: Graph) -> float:
-        return accuracy(scorer(network, len(choice.test)), choice.test)
+        return accuracy(network, choice.test)
 
     beside = None if lossless else control(graph, choice, asked, options)
     budget = None
@@ -466,7 +468,7 @@ def _work(
         multiple=whole_vectors(),
     )
     if beside is not None:
-        result = with_control(result, beside, lambda network: accuracy(scorer(network, len(data.test)), data.test))
+        result = with_control(result, beside, lambda network: accuracy(network, data.test))
     if asked.bits:
         result = in_bits(
             result, choice, seed, _judge(graph, choice, allowed, beside, result, evaluate, asked, x, budget), progress
@@ -605,19 +607,13 @@ def scorer(graph: Graph, samples: int) -> Callable[[np.ndarray], np.ndarray]:
     return Compiled(graph) if count(graph).total.macs * samples > WORTH_COMPILING else Session(graph)
 
 
-def accuracy(run: Callable[[np.ndarray], np.ndarray], part: Split) -> float:
-    """The fraction of samples answered right; of several classes to a sample that of right answers about each; for
-    regression R², the mean over targets of 1 - error / variance."""
-    outputs = np.concatenate(
-        [run(part.inputs(i, i + BATCH)).reshape(min(BATCH, len(part) - i), -1) for i in range(0, len(part), BATCH)]
-    )
-    if part.y.dtype.kind == "b":
-        return float(((outputs > 0) == part.y).mean())
-    if part.y.dtype.kind != "f":
-        return float((outputs.argmax(axis=1) == part.y).mean())
-    error = np.square(outputs.astype(np.float64) - part.y).mean(axis=0)
-    variance = part.y.astype(np.float64).var(axis=0)
-    return float(1 - (error / np.where(variance > 0, variance, 1.0)).mean())
+def accuracy(graph: Graph, part: Split) -> float:
+    """What the network scores on a part, see `Split.accuracy`."""
+    run = scorer(graph, len(part))
+    outputs = [
+        run(part.inputs(i, i + BATCH)).reshape(min(BATCH, len(part) - i), -1) for i in range(0, len(part), BATCH)
+    ]
+    return part.accuracy(np.concatenate(outputs), output_numbers(graph))
 
 
 def final_figures(
@@ -629,7 +625,7 @@ def final_figures(
     first, second = (median(times) for times in measure([graph, result.graph]))
     sides = []
     for side, network, milliseconds in ((result.before, graph, first), (result.after, result.graph, second)):
-        score = None if test is None else accuracy(scorer(network, len(test)), test)
+        score = None if test is None else accuracy(network, test)
         size = len(onnx.to_bytes(network))
         sides.append(replace(side, accuracy=score, median_ms=milliseconds, size_bytes=size))
     return result.with_figures(sides[0], sides[1])

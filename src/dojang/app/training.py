@@ -26,7 +26,8 @@ from dojang.report.json import dumps
 from dojang.report.results import Trained
 from dojang.training.asked import Layout, PerChannel, TaskFlag, Values
 from dojang.training.config import Mode, Optimiser, TrainConfig
-from dojang.training.data import Augment, Data, Split
+from dojang.training.data import Augment, Data
+from dojang.training.guessing import guessing_accuracy
 from dojang.training.log import EVENTS, LOG_FILE, TensorBoard
 from dojang.training.record import Progress, Start
 from dojang.training.understood import paragraph, varied, weights_of
@@ -178,7 +179,7 @@ def train(
     chosen = history.best_weights is not None and history.best is not None
     events = (EVENTS,) if tensorboard != "off" and (folder / EVENTS).is_dir() else ()
     files = tuple(str(folder / name) for name in (*FILES, *((BEST,) if chosen else ()), *events))
-    constant = _constant_accuracy(samples.test)
+    constant = guessing_accuracy(samples.test) if samples.task == "multilabel" else None
     result = Trained(graph.name, history.to_dict(), files, fresh, trained, "".join(understood), constant)
     if processes.rank:
         return result
@@ -197,14 +198,6 @@ def train(
 def sentences_of(begun: Beginning, start: Start, samples: Data) -> tuple[str, ...]:
     """The sentences about rate, start and frozen layers for the paragraph before the first step."""
     return (*begun.remarks, *start.sentences("r2" if samples.task == "regression" else "accuracy"))
-
-
-def _constant_accuracy(part: Split) -> float | None:
-    """What giving all samples the same answer is right on, with several classes to a sample; None for other labels."""
-    if part.task != "multilabel":
-        return None
-    yes = part.y.mean(axis=0)
-    return float(np.maximum(yes, 1 - yes).mean())
 
 
 def described(graph: Graph, data: Data, config: TrainConfig) -> Graph:

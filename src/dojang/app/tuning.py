@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -15,6 +16,7 @@ from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.together import Lead
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph
+from dojang.arith.outputs import output_numbers
 from dojang.base.errors import CheckFailed, DataError, ShapeError, UnsupportedError
 from dojang.slimming.halving import Schedule
 from dojang.slimming.journal import Journal
@@ -115,6 +117,7 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, floa
     """
 
     def work(graph: Graph, teacher: Graph, epochs: float, folder: Path | None) -> Graph:
+        from dojang.training.before_sigmoid import giving_scores
         from dojang.training.config import TrainConfig
         from dojang.training.loop import fit
         from dojang.training.recipe import peak_lr
@@ -148,7 +151,8 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, floa
             config = replace(config, lr=of_peak * peak_lr(config, module))
             taught = module_of(teacher, options.seed)
             threads = fitting_threads(count(teacher).total.macs * config.batch_size, measured=True)
-            with threads, rounded_weights(module, graph):
+            scores = giving_scores(module, taught) if ends_in_sigmoid(graph, data) else nullcontext()
+            with threads, rounded_weights(module, graph), scores:
                 fit(module, part, config, teacher=taught, directory=folder, resume=True, progress=tell)
             return torch_format().weights_of(module, graph)
 
@@ -164,6 +168,11 @@ def training(data: Data, options: TuningOptions) -> Callable[[Graph, Graph, floa
     return work
 
 
+def ends_in_sigmoid(graph: Graph, data: Data) -> bool:
+    """Whether a network gives the probability of each class, where samples have several: the loss takes scores."""
+    return data.task == "multilabel" and output_numbers(graph) == "sigmoid"
+
+
 SLOPES = 512
 """Samples that slopes of the loss are taken over, at most."""
 
@@ -177,11 +186,13 @@ def slopes(data: Data, seed: int) -> Gradients:
     part = data.train.take(np.sort(order))
 
     def gradients(graph: Graph) -> Mapping[str, Any]:
+        from dojang.training.before_sigmoid import giving_scores
         from dojang.training.score import slopes_of
         from dojang.training.start import fitting_threads, module_of
 
         module = module_of(graph, seed)
-        with fitting_threads(count(graph).total.macs * len(part)):
+        scores = giving_scores(module) if ends_in_sigmoid(graph, data) else nullcontext()
+        with fitting_threads(count(graph).total.macs * len(part)), scores:
             slopes_of(module, part)
         return torch_format().weights_of(module, graph).weights
 

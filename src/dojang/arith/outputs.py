@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import log
 from typing import Any, Literal, cast
 
 from dojang.arith.graph import Graph
@@ -51,6 +52,22 @@ def output_numbers(graph: Graph) -> Numbers:
     if node.op == "softmax" or node.op == "log_softmax" or node.op == "sigmoid":
         return node.op
     return "logits" if graph.meta.get("task") == "multilabel" else "scores"
+
+
+def yes_above(numbers: Numbers) -> float:
+    """The number above which an output says that a sample has a class, where a sample may have several: a probability
+    of one half.
+
+    >>> yes_above("logits"), yes_above("sigmoid")
+    (0.0, 0.5)
+    """
+    match numbers:
+        case "sigmoid" | "softmax":
+            return 0.5
+        case "log_softmax":
+            return log(0.5)
+        case "logits" | "scores":
+            return 0.0
 
 
 PROBABILITY: dict[Numbers, str] = {

@@ -19,6 +19,7 @@ from dojang.evidence.evidence import Evidence
 from dojang.evidence.finding import CHANNEL_KINDS
 from dojang.slimming.branches import BRANCHES, Branch, without
 from dojang.slimming.front import CHANNELS, FLOOR, Front, FrontOption, cost
+from dojang.slimming.halving import by_turns
 from dojang.slimming.importance import importance, read_statistics
 from dojang.slimming.ledger import Ledger, Proposal
 from dojang.slimming.narrow import least_useful
@@ -131,8 +132,9 @@ def compositions(
             if graph is None or any(graph.nodes == other.proposal.graph.nodes for other in found):
                 continue
             how = how if used else ""
+            sort = FORM if base.form is not None else INSIDE if how == INSIDE_OF_BLOCKS else CHANNELS
             name = ", then ".join(filter(None, (base.name, how)))
-            found.append(_composed(ledger, offers, base, own, graph, used, name, norms, goal))
+            found.append(_composed(ledger, offers, base, own, graph, used, name, sort, norms, goal))
     return sorted(found, key=lambda one: one.moved)
 
 
@@ -169,15 +171,8 @@ def varied(found: Sequence[Composition], number: int) -> list[Composition]:
     Where some reach the goal, only those.
     """
     found = [one for one in found if one.meets] or found
-    turns: dict[tuple[str, str], int] = {}
-    ranked: dict[str, list[tuple[int, int, Composition]]] = {}
-    for place, one in enumerate(found):
-        turn = turns.get((one.sort, one.structure), 0)
-        turns[one.sort, one.structure] = turn + 1
-        ranked.setdefault(one.sort, []).append((turn, place, one))
-    by_turns = [(at, place, one) for own in ranked.values()
-                for at, (_, place, one) in enumerate(sorted(own, key=lambda r: r[:2]))]  # fmt: skip
-    return [one for *_, one in sorted(by_turns, key=lambda r: r[:2])[:number]]
+    within = by_turns(found, lambda one: (one.sort, one.structure))
+    return by_turns(within, lambda one: one.sort)[:number]
 
 
 def branch_sets(offers: Front, goal: Goal) -> list[tuple[Branch, ...]]:
@@ -342,6 +337,7 @@ def _composed(
     graph: Graph,
     used: Sequence[FrontOption],
     name: str,
+    sort: str,
     norms: MeasuredNorms,
     goal: Goal,
 ) -> Composition:
@@ -373,7 +369,6 @@ def _composed(
     branches = sorted(branch.add for branch in base.gone)
     meets = count(graph).total.macs <= goal.macs and (goal.ms <= 0 or part <= 1 - goal.ms / offers.ms)
     structure = f"{form.rewrite} {form.layers}" if form else " ".join(branches)
-    sort = FORM if form else INSIDE if name.endswith(INSIDE_OF_BLOCKS) else CHANNELS
     return Composition(proposal, name, structure, moved, part, meets, sort)
 
 

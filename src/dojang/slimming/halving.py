@@ -8,13 +8,15 @@ parts, is the control that every point of a learning curve is held against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from dojang.base.errors import CheckFailed, DataError
 
 Network = TypeVar("Network")
+Ranked = TypeVar("Ranked")
 
 Schedule = tuple[float, ...]
 """The trainings of a network one after the other, each as a part of one whole tuning."""
@@ -126,7 +128,8 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
             judged.append(one)
         judged.sort(key=by.price)
         if not rung.share:
-            judged = _by_turns(judged)
+            # scores before tuning do not hold a branch against channels
+            judged = by_turns(judged, lambda one: one.structure)
         alive, done = judged[: rung.keep], max(done, rung.share)
         for one in judged[rung.keep :]:
             what = f"after {_share(rung.share)}" if rung.share else "before tuning"
@@ -136,14 +139,18 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
     return None
 
 
-def _by_turns(ranked: Sequence[Contender[Network]]) -> list[Contender[Network]]:
-    """The best of every structure first: scores before tuning do not hold a branch against channels."""
-    turns: dict[str, int] = {}
-    places: list[tuple[int, int, Contender[Network]]] = []
-    for place, one in enumerate(ranked):
-        turns[one.structure] = turns.get(one.structure, 0) + 1
-        places.append((turns[one.structure], place, one))
-    return [one for *_, one in sorted(places, key=lambda p: p[:2])]
+def by_turns(ranked: Iterable[Ranked], of: Callable[[Ranked], Hashable]) -> list[Ranked]:
+    """The best of each group, as they were ranked, then the second of each, and so on. `of`: the group of one.
+
+    >>> by_turns(["b1", "b2", "a1", "b3", "a2"], lambda one: one[0])
+    ['b1', 'a1', 'b2', 'a2', 'b3']
+    """
+    turns: Counter[Hashable] = Counter()
+    places: list[tuple[int, Ranked]] = []
+    for one in ranked:
+        turns[of(one)] += 1
+        places.append((turns[of(one)], one))
+    return [one for _, one in sorted(places, key=lambda place: place[0])]
 
 
 def _stop(alive: Sequence[Contender[Network]], by: Trainer[Network]) -> None:

@@ -107,9 +107,16 @@ class Journal:
         before = max((entry["value"] for entry in self.entries if entry["key"] == CLOCK), default=0.0)
         return lambda: self.answer(CLOCK, lambda: before + clock())
 
-    def measured(self, graphs: Sequence[Graph], work: Callable[[], Sequence[Sequence[float]]]) -> list[list[float]]:
-        """Times of networks, in each of several rounds; what is asked anew is measured anew."""
-        return self.answer(key_of("measure", graphs), lambda: [list(map(float, t)) for t in work()])
+    def measured(
+        self, graphs: Sequence[Graph], work: Callable[[], Sequence[Sequence[float]]], where: str = ""
+    ) -> list[list[float]]:
+        """Times of networks, in each of several rounds; what is asked anew is measured anew.
+
+        `where`: what times depend on beside the networks, where `about` does not say it: another runtime, say, is
+        another question.
+        """
+        key = " ".join(filter(None, (key_of("measure", graphs), where)))
+        return self.answer(key, lambda: [list(map(float, t)) for t in work()])
 
     def _tuned(self, kind: str, graph: Graph, teacher: Graph, train: Callable[[], Graph]) -> Graph:
         def work() -> str:

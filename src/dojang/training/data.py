@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dojang.arith.outputs import Numbers, yes_above
 from dojang.base.errors import DataError, UsageError
 from dojang.training.asked import NOTHING, Asked, Task
 from dojang.training.labels import Labels, labels_of
@@ -154,17 +155,17 @@ class Split:
         """Samples `start` to `stop` as the network sees them: normalised float32 (n, c, h, w)."""
         return self.normalisation.apply(self.x[start:stop])
 
-    def accuracy(self, outputs: Array) -> float:
+    def accuracy(self, outputs: Array, numbers: Numbers = "scores") -> float:
         """Share of right classes, or R², of what any runtime gave for all samples: (n, classes) or (n, k).
 
         With several classes to a sample it is the share of right answers to "does this sample have this class?", where
-        an output above 0 is a yes.
+        a probability above one half is a yes. `numbers` says what the outputs are: scores (above 0), or probabilities.
 
         The same figure as `score.evaluate` measures for a PyTorch module; R² is defined there.
         """
         out = np.asarray(outputs).reshape(len(self), -1)
         if self.task == "multilabel":
-            return float(((out > 0) == self.y).mean())
+            return float(((out > yes_above(numbers)) == self.y).mean())
         if self.task == "classification":
             return float((out.argmax(axis=1) == self.y).mean())
         y = self.y.astype(np.float64)

@@ -28,6 +28,18 @@ def guessing_loss(part: Split) -> float:
     return float(np.where(variance > 0, variance, 1.0).mean())
 
 
+def guessing_accuracy(part: Split) -> float:
+    """What always giving the same best answer scores (`Split.accuracy`): the share of the most frequent class; with
+    several classes to a sample the mean over them of the share of the more frequent of yes and no; R² = 0 for targets.
+    """
+    if part.task == "classification":
+        return float(np.bincount(part.y).max()) / len(part)
+    if part.task == "multilabel":
+        yes = part.y.mean(axis=0)
+        return float(np.maximum(yes, 1 - yes).mean())
+    return 0.0
+
+
 def loss_of(outputs: NDArray[Any], part: Split, numbers: Numbers = "scores") -> float:
     """The mean loss of outputs (n, …), which are `numbers`: cross-entropy, binary cross-entropy with several classes to
     a sample, or squared error. Infinite where an output is not finite.

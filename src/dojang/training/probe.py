@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dojang.base.errors import ShapeError, UnsupportedError, UsageError
 from dojang.base.wording import counted
+from dojang.training.asked import Task
 from dojang.training.batches import steps_per_epoch
 from dojang.training.config import TrainConfig
 from dojang.training.data import Data
@@ -66,7 +67,7 @@ def look(module: nn.Module, teacher: Teacher | None, data: Data, world: World) -
         if call is None:
             continue
         try:
-            with torch.set_grad_enabled(call is module):  # the gradient names the last function
+            with torch.set_grad_enabled(isinstance(call, nn.Module)):  # the gradient names the last function
                 given = call(x)
         except (RuntimeError, ValueError, TypeError) as error:
             raise ShapeError(
@@ -82,8 +83,8 @@ def look(module: nn.Module, teacher: Teacher | None, data: Data, world: World) -
                 f"{data.name}: {who} gives {tuple(output.shape)} for one sample, the data have {what}; "
                 f"use a network with {data.outputs} outputs (zoo names and .net texts take --num-classes)"
             )
-        if data.task == "classification":
-            _before_softmax(output, f"{data.name}: {who}")
+        if data.task != "regression":
+            _scores(output, data.task, f"{data.name}: {who}")
 
 
 def _line(error: Exception, kind: bool = False) -> str:
@@ -106,13 +107,18 @@ def _one_tensor(given: Any, who: str) -> Tensor:
         raise ShapeError(f"{what}; give the scores as one") from None
 
 
-def _before_softmax(output: Tensor, who: str) -> None:
-    """Raise ShapeError where outputs are shares already: the loss applies softmax itself."""
-    one = output.detach().double().flatten()
+def _scores(output: Tensor, task: Task, who: str) -> None:
+    """Raise ShapeError where outputs are probabilities already: the loss makes them of scores itself."""
     last = _last_function(output)
+    sigmoid = last.startswith(("SigmoidBackward", "HardsigmoidBackward"))
+    if task == "multilabel":
+        if sigmoid:
+            raise ShapeError(f"{who} ends in sigmoid; the loss applies it, so train without that last step")
+        return
+    one = output.detach().double().flatten()
     if last.startswith("SoftmaxBackward") or (bool((one >= 0).all()) and abs(float(one.sum()) - 1) < 1e-5):
         raise ShapeError(f"{who} ends in softmax; the loss applies it, so train without that last step")
-    if last.startswith(("SigmoidBackward", "HardsigmoidBackward")):
+    if sigmoid:
         raise ShapeError(
             f"{who} ends in sigmoid; the loss takes the scores before it and applies softmax, because each sample has "
             "one class, so train without that last step"

@@ -81,7 +81,7 @@ def variance_of(split: Split, device: torch.device) -> Tensor | None:
 
 def right_count(output: Tensor, y: Tensor, task: Task, variance: Tensor | None) -> Tensor:
     """What the samples add to the accuracy: 1 for each right class; with several classes to a sample the share of its
-    classes that are told right (an output above 0 is a yes); for regression 1 − squared error / variance.
+    classes that are told right (a score above 0 is a yes); for regression 1 − squared error / variance.
     """
     if task == "classification":
         return (output.argmax(1) == y).sum()

@@ -80,7 +80,9 @@ ResNet-20 on 64 pictures took 3.5 s, in place of 0.15 s (AVX-512, November 2026)
 def fitting_threads(macs_per_step: float, measured: bool = False) -> Iterator[None]:
     """Within it PyTorch uses one thread for steps too small to share out; afterwards as many as before.
 
-    `measured`: one also where several are no quicker at this moment, because other processes have the cores.
+    `measured`: one also where several are no quicker at this moment, because other processes have the cores. Two runs
+    may then train on different numbers of threads, whose sums are rounded differently: where results have to be the
+    same to the bit, let PyTorch have one thread.
     """
     before = torch.get_num_threads()
     if macs_per_step < WORTH_THREADS or (measured and not several_are_quicker(probed_seconds)):
