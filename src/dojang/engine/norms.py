@@ -105,6 +105,6 @@ def _scaled(graph: Graph, node: Node, size: tuple[int, ...]) -> tuple[Node, np.n
             return None
         if graph.unit_shapes[reader.name] != graph.unit_shapes[node.name]:  # a constant of more axes adds some
             return None
-        found.append(held.reshape(size).astype("f4"))
+        found.append(held.reshape(size).astype("f8" if graph.types[reader.name] == "float64" else "f4"))
         node = reader
     return node, found[0], found[1]
