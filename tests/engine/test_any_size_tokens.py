@@ -121,7 +121,8 @@ class Encoder(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_a_network_of_tokens_answers_at_any_size_and_compiles_no_more(monkeypatch):
+def test_a_network_of_tokens_answers_at_any_size_and_compiles_no_more(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOJANG_CACHE_DIR", str(tmp_path))  # nothing that an earlier run compiled
     module = Encoder().eval()
     network = dojang.compile(module, input_size=(3, "4H", "4W"), threads=2)
     compiled = []
@@ -129,12 +130,12 @@ def test_a_network_of_tokens_answers_at_any_size_and_compiles_no_more(monkeypatc
     monkeypatch.setattr(jit, "_compile_at_once", lambda *a: compiled.append(1) or at_once(*a))
     monkeypatch.setattr(jit, "compile_object", lambda *a, kept=jit.compile_object, **k: compiled.append(1) or kept(*a))
     made = []
-    for n, h, w in [(1, 96, 132), (1, 160, 96), (2, 128, 144), (1, 100, 180), (1, 12, 8), (3, 8, 20)]:
+    for n, h, w in [(1, 96, 132), (2, 96, 132), (1, 160, 96), (2, 128, 144), (1, 100, 180), (1, 12, 8), (3, 8, 20)]:
         before = len(compiled)
         x = rng.standard_normal((n, 3, h, w)).astype("f4")
         wanted = module.double()(torch.from_numpy(x).double()).detach().numpy()
         assert np.abs(network(x) - wanted).max() < 3e-5 * np.abs(wanted).max()
         made.append(len(compiled) - before)
-    assert sum(made[1:4]) <= 2  # rows of other lengths may take tiles of another width
+    assert sum(made[2:5]) <= 2  # rows of other lengths may take tiles of another width
     plan = network.engine.plan(size=(3, 160, 96))
     assert {c.algorithm for c in plan.choices if c.op == "dense"} <= {"pointwise", "direct"}

@@ -86,8 +86,23 @@ def test_what_only_looks_like_a_norm_stays(case):
     assert layer_norms_joined(graph) is graph
 
 
-def test_factors_of_another_size_stay_behind_the_norm():
-    graph = written_out(factor=(6, 1))
+@pytest.mark.parametrize("factor", [(6, 1), (1, 1, 1, 20)], ids=["another size", "more axes"])
+def test_factors_of_another_size_stay_behind_the_norm(factor):
+    graph = written_out(factor=factor)
     assert {"layernorm", "mul", "add"} <= {n.op for n in layer_norms_joined(graph).nodes}
-    x = rng.standard_normal((2, 6, 20)).astype("f4")
-    np.testing.assert_allclose(compile(graph)(x), wanted(graph, x, (-1,)), atol=2e-5)
+    x = rng.standard_normal((1, 6, 20)).astype("f4")
+    right = wanted(graph, x, (-1,))
+    found = compile(graph)(x)
+    assert found.shape == right.shape
+    np.testing.assert_allclose(found, right, atol=2e-5)
+
+
+def test_float64_stays_float64():
+    """A norm whose constants are float64 is as exact as its nodes."""
+    constants = {k: N(k, "constant", arrays={"value": k}, shape=(20,), dtype="float64") for k in ("w", "b")}
+    constants["eps"] = N("eps", "constant", shape=(1,), fill=1e-3, dtype="float64")
+    graph = written_out(x=N("x", "input", shape=(6, 20), dtype="float64"), **constants)
+    assert "layernorm" in {n.op for n in layer_norms_joined(graph).nodes}
+    graph = graph.replace(weights={k: rng.standard_normal(a.shape) for k, a in graph.weights.items()})
+    x = rng.standard_normal((2, 6, 20))
+    np.testing.assert_allclose(compile(graph)(x), wanted(graph, x, (-1,)), atol=1e-13)

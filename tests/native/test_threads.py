@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -104,9 +103,10 @@ def test_a_real_group():
 def test_a_quota_holds_for_a_second(monkeypatch):
     """So that a small picture does not wait for files; after that it is read again."""
     now = threads.usable_cores("/.")  # another name of the root, of which nothing is kept
-    monkeypatch.setattr(threads, "_read", (monotonic(), 0.5))
+    monkeypatch.setattr(threads, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(threads, "_read", (99.5, 0.5))
     assert threads.usable_cores() == 1
-    monkeypatch.setattr(threads, "_read", (monotonic() - 2, 0.5))
+    monkeypatch.setattr(threads, "_read", (98.0, 0.5))
     assert threads.usable_cores() == now
 
 

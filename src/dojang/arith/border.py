@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dojang.arith.field import Tracked
+from dojang.arith.field import Tracked, image_size
 from dojang.arith.graph import Graph
 from dojang.arith.span import Hull, Span
 
@@ -60,7 +60,7 @@ def borders(graph: Graph, found: Mapping[str, Tracked | None]) -> dict[str, tupl
 
     `found` is what `field.track` gives.
     """
-    sizes = {(graph.unit_shapes[node.name] or ())[2:] for node in graph.inputs}
+    sizes = {image_size(graph, node) for node in graph.inputs}
     if len(sizes) != 1:
         return dict.fromkeys(found)
     (image,) = sizes

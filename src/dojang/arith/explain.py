@@ -13,6 +13,7 @@ from typing import Any
 from dojang.arith.conv import Conv, by, resolve_padding
 from dojang.arith.cost import BYTES, count
 from dojang.arith.equation import Named, Product, Quotient, Scaled, Size, Sum, Term, times, written
+from dojang.arith.field import image_size
 from dojang.arith.graph import Graph, Node
 from dojang.arith.layer import plain
 from dojang.arith.parameters import reads_of
@@ -289,7 +290,7 @@ def _field(graph: Graph, node: Node) -> list[Figure]:
         steps.append(_step(f"receptive field, axis {axis}", size))
         which = "" if span.line or not span.advance else f"; position {place} sees the most"
         steps.append(Figure(f"seen on axis {axis}", words=f"{span}{which}"))
-    image = next(((graph.unit_shapes[n.name] or ())[2:] for n in graph.inputs), ())
+    image = next((image_size(graph, n) for n in graph.inputs), ())
     for axis, (b, span, size) in enumerate(zip(row.border or (), row.field, image, strict=False)):
         low, high = span.at(0), span.at(b.places - 1)
         if low is None or high is None:

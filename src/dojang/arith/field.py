@@ -108,7 +108,7 @@ def covered(graph: Graph) -> tuple[Node, ...]:
     """
     if len(graph.inputs) != 1 or any(isinstance(s, Expr) for s in graph.inputs[0].attrs["shape"]):
         return ()
-    whole, spans, found = image_size(graph), contents(graph), list[Node]()
+    whole, spans, found = image_size(graph, graph.inputs[0]), contents(graph), list[Node]()
     for node in graph.nodes:
         field = spans[node.inputs[0]] if node.op == "conv" else None
         if field is None or len(field) != len(whole) or not whole or max(node.attrs["kernel"]) == 1:
@@ -118,9 +118,9 @@ def covered(graph: Graph) -> tuple[Node, ...]:
     return tuple(found)
 
 
-def image_size(graph: Graph) -> tuple[int, ...]:
-    """The axes of the first input behind the batch and the channels."""
-    return (graph.unit_shapes[graph.inputs[0].name] or ())[2:]
+def image_size(graph: Graph, source: Node) -> tuple[int, ...]:
+    """The sizes of the axes of an input behind the batch and the channels."""
+    return (graph.unit_shapes[source.name] or ())[2:]
 
 
 def _agreed(graph: Graph) -> dict[str, Field | None]:

@@ -13,7 +13,7 @@ def coverage(graph: Graph) -> list[Finding]:
     findings, found = list[Finding](), covered(graph)
     spans = contents(graph) if found else {}
     for node in found:
-        whole, field = image_size(graph), spans[node.inputs[0]] or ()
+        whole, field = image_size(graph, graph.inputs[0]), spans[node.inputs[0]] or ()
         findings.append(
             Finding(
                 node.name, "coverage", (), float(min(s.size / w for s, w in zip(field, whole, strict=True))), 1.0,

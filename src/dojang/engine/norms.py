@@ -103,6 +103,8 @@ def _scaled(graph: Graph, node: Node, size: tuple[int, ...]) -> tuple[Node, np.n
         held = numbers_of(graph, next((i for i in reader.inputs if i != node.name), node.name))
         if held is None or held.shape[held.ndim - len(size) :] != size or held.size != np.prod(size):
             return None
-        found.append(held.reshape(size).astype("f4"))
+        if graph.unit_shapes[reader.name] != graph.unit_shapes[node.name]:  # a constant of more axes adds some
+            return None
+        found.append(held.reshape(size).astype("f8" if graph.types[reader.name] == "float64" else "f4"))
         node = reader
     return node, found[0], found[1]

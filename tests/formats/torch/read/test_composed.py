@@ -19,6 +19,7 @@ FUNCTIONS = {
         y.index_add(2, torch.tensor([3, 1]), y[:, :, :2], alpha=.5); y.index_copy(1, torch.tensor([3, 1]), y[:, :2] * 2)
         y.index_fill(1, torch.tensor([3, 1]), 7.); torch.bucketize(y, torch.linspace(-1, 1, 5))
         torch.bucketize(y, torch.linspace(-1, 1, 5), right=True); torch.searchsorted(torch.linspace(-1, 1, 5), y)
+        torch.bucketize(y.log(), torch.linspace(-1, 1, 5)); torch.bucketize(y.log(), torch.ones(2), right=True)
         torch.diagonal(y, dim1=2, dim2=3); torch.diagonal(y, 1, 2, 3); torch.diag_embed(y[..., 0])
         torch.diag_embed(y[..., 0], -1); torch.hsplit(y, 2)[0]; torch.dsplit(y, 2)[1]; torch.hstack([y, y])
         torch.dstack([y, y]); torch.atleast_3d(y[..., 0, 0]); torch.broadcast_tensors(y, torch.ones(1, 1, 6, 1))[1] * y
@@ -36,14 +37,17 @@ FUNCTIONS = {
         torch.isclose(y, y + 1e-9); torch.clip(y, torch.tensor(-.5), y.abs()); y.round(decimals=1)
         torch.div(y, .3, rounding_mode="trunc"); F.softplus(y, 2, 3); F.softmin(y, 1); torch.special.entr(y.abs())
         (y * 10).int() & 7; (y * 10).int() | 3; (y * 10).long() ^ 5; (y * 10).int() >> 1; (y * 10).int() << 2
-        ~(y * 10).int()
+        ~(y * 10).int(); (y > 0) | 2; (y > 0) & (y * 10).int(); (y * 10).int() & (y * 20).long(); (y > 0) ^ True
     """,
     "products": """
         torch.baddbmm(y[:, 0], y[:, 1], y[:, 2], beta=.5, alpha=2)
         torch.addmm(torch.ones(5), y[:, :, 0, 0], torch.ones(8, 5), alpha=.5)
         torch.tensordot(y, torch.ones(8, 3), dims=([1], [0])); torch.inner(y, torch.ones(4, 6))
-        torch.cross(y[:, :3], y[:, 3:6], dim=1); F.bilinear(y[..., 0, 0], y[..., 1, 1], torch.ones(3, 8, 8))
+        torch.cross(y[:, :3], y[:, 3:6], dim=1); torch.linalg.cross(y[:, :3, :, :3], y[:, 3:6, :, 3:])
+        F.bilinear(y[..., 0, 0], y[..., 1, 1], torch.ones(3, 8, 8))
         torch.linalg.vector_norm(y, 1, dim=(2, 3)); torch.linalg.norm(y, dim=1); torch.linalg.matrix_norm(y)
+        torch.linalg.norm(y, 1, dim=(2, 3)); torch.linalg.norm(y, float("inf"), dim=(3, 1))
+        torch.norm(y, 1, dim=(2, 3))
         torch.linalg.matrix_norm(y, 1); F.normalize(y, 1, 1); y.renorm(2, 0, 1.)
         F.lp_pool2d(y, 3., (2, 3), ceil_mode=True)
         F.lp_pool1d(y[..., 0].abs(), 2, 4)

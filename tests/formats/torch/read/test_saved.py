@@ -294,6 +294,33 @@ class Words(nn.Module):
         return self.conv(self.table(tokens).transpose(1, 2)) * factor
 
 
+class Pooled(nn.Module):
+    """Maxima, whose operator gives their places too; the places are given where asked for."""
+
+    def __init__(self, places: bool) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveMaxPool2d(2, return_indices=places)
+
+    def forward(self, x):
+        return self.pool(x)
+
+
+@pytest.mark.parametrize("places", [False, True])
+@pytest.mark.parametrize("kind", ["exported", "script"])
+def test_the_first_of_two_results_is_read(kind, places, tmp_path) -> None:
+    net, x, file = Pooled(places), torch.randn(2, 3, 4, 4), tmp_path / ("a.pt2" if kind == "exported" else "a.ts")
+    if kind == "exported":
+        torch.export.save(torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("n")},)), file)
+    else:
+        torch.jit.trace(net, (x,)).save(str(file))
+    if places:
+        with pytest.raises(UnsupportedError, match="a second result of an operator"):
+            load(str(file), input_size=(3, 4, 4))
+    else:
+        found = Session(load(str(file), input_size=(3, 4, 4))).run(x.numpy()).outputs[0]
+        np.testing.assert_array_equal(found, net(x).numpy())
+
+
 class Needs(nn.Module):
     def forward(self, x: torch.Tensor, rate: int):
         return x * rate

@@ -105,7 +105,10 @@ class Dense:
                 b.choose(b.less(whole, last), lambda: rows(whole, c.oc % ROWS))
 
         def one() -> None:
-            b.loop(first, last, 1, lambda o, _: b.loop(0, images, 1, lambda i, _: self.block(o, 1, i, 1))[:0])
+            b.loop(first, last, 1, lambda o, _: every_image(o))
+
+        def every_image(o: Value) -> None:
+            b.loop(0, images, 1, lambda i, _: self.block(o, 1, i, 1))
 
         if self.task.resident_ratio or c.ic * self.size > SHORT_ROW:
             several()

@@ -68,20 +68,23 @@ def offer(task: MatTask, machine: Machine) -> Offer:
     return Offer(max(compute, 4 * task.rows * task.depth / (rate.read_gbs * 1e9)) + COSTS.start_s)
 
 
-def cut(task: MatTask, machine: Machine) -> int:
+def rows_per_unit(task: MatTask, machine: Machine, tile: tuple[int, int]) -> int:
     """Rows of a unit, whole tiles."""
-    p, v = tile_of(task, machine)
+    p, v = tile
     wide = min(task.columns, v * machine.lanes(4))
     return p * max(1, min(UNIT_FLOPS // max(1, 2 * task.depth * wide * p), t.ceil_div(task.rows, p)))
 
 
 def emit(task: MatTask, machine: Machine) -> Code:
     """One step; a unit is some rows of one block of columns, which stays in the cache of a core over the rows."""
-    per, (_, v) = cut(task, machine), tile_of(task, machine)
-    parts = t.ceil_div(task.rows, per) * t.ceil_div(task.columns, v * machine.lanes(4)) * task.batch
     tile = tile_of(task, machine)
+    per = rows_per_unit(task, machine, tile)
+    parts = t.ceil_div(task.rows, per) * t.ceil_div(task.columns, tile[1] * machine.lanes(4)) * task.batch
     recipe = f"{NAME} {task} {tile} {per}"
-    build = lambda name: MatrixProducts(t.begin(name, machine), task, machine, tile, per).one_size()  # noqa: E731
+
+    def build(symbol: str) -> str:
+        return MatrixProducts(t.begin(symbol, machine), task, machine, tile, per).one_size()
+
     return Code((Step(recipe, build, lambda n: n * parts),))
 
 
@@ -96,18 +99,17 @@ def open_tile(task: MatTask, machine: Machine) -> tuple[int, int]:
 
 def emit_open(task: MatTask, like: MatTask, machine: Machine) -> Code:
     """Like `emit`, with code for matrices of any size."""
-    p, v = open_tile(task, machine)
-    wide = v * machine.lanes(4)
-    per = p * max(1, min(UNIT_FLOPS // max(1, 2 * task.depth * wide * p), t.ceil_div(task.rows, p)))
-    parts = t.ceil_div(task.rows, per) * t.ceil_div(task.columns, wide) * task.batch
+    tile = open_tile(task, machine)
+    per = rows_per_unit(task, machine, tile)
+    parts = t.ceil_div(task.rows, per) * t.ceil_div(task.columns, tile[1] * machine.lanes(4)) * task.batch
     sizes = (task.rows, task.depth, task.columns, task.a_ld, task.b_ld, task.y_ld, per)
-    recipe = f"{NAME} open {(p, v)} {task.shared} {task.activation}"
+    recipe = f"{NAME} open {tile} {task.shared} {task.activation}"
 
     def build(symbol: str) -> str:
         b = t.begin(symbol, machine)
         rows, depth, columns, a_ld, b_ld, y_ld, per = t.sizes(b, 7)
         form = replace(task, batch=1, rows=rows, depth=depth, columns=columns, a_ld=a_ld, b_ld=b_ld, y_ld=y_ld)
-        return MatrixProducts(b, form, machine, (p, v), per).any_size()
+        return MatrixProducts(b, form, machine, tile, per).any_size()
 
     return Code((Step(recipe, build, lambda n: n * parts, sizes),))
 

@@ -55,7 +55,10 @@ def emit(task: NormTask, machine: Machine) -> Code:
     """One step; a unit is what has means of its own: a group, or some vectors of channels of a row."""
     parts = task.groups or t.ceil_div(task.channels, VECTORS * machine.lanes(4))
     form = replace(task, rows=0)  # the code does not depend on it
-    build = lambda name: Norm(t.begin(name, machine), form, machine).text()  # noqa: E731
+
+    def build(name: str) -> str:
+        return Norm(t.begin(name, machine), form, machine).text()
+
     return Code((Step(f"{NAME} {form}", build, lambda n: n * task.rows * parts),))
 
 

@@ -42,7 +42,10 @@ def offer(task: SoftmaxTask, machine: Machine) -> Offer:
 def emit(task: SoftmaxTask, machine: Machine) -> Code:
     """One step; a unit is some pixels of one image."""
     parts = task.rows or t.ceil_div(task.pixels, chunk(task))
-    build = lambda name: write(t.begin(name, machine), task, chunk(task), machine)  # noqa: E731
+
+    def build(name: str) -> str:
+        return write(t.begin(name, machine), task, chunk(task), machine)
+
     return Code((Step(f"{NAME} {task}", build, lambda n: n * parts),))
 
 
@@ -70,7 +73,10 @@ def vectors(b: Emit, count: Any, lanes: int, state: list[Value], vector: Any) ->
     """`vector(first, state, mask)` on `count` channels, `lanes` at a time; the last ones with a mask."""
     whole = count // lanes * lanes
     state = b.loop(0, whole, lanes, lambda o, s: vector(o, s, None), state)
-    last = lambda: list(vector(whole, state, b.mask(count - whole, lanes)) or state)  # noqa: E731
+
+    def last() -> list[Value]:
+        return list(vector(whole, state, b.mask(count - whole, lanes)) or state)
+
     if isinstance(count, SizeValue):
         return b.choose(b.less(whole, count), last, lambda: state)
     return last() if count > whole else state

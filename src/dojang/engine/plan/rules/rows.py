@@ -117,7 +117,10 @@ def dense(context: PlanContext, group: Group) -> bool:
     if x is None:
         return False
     out, open_ = group.node.attrs["out"], context.any_size(group)
-    problem_of = lambda shape: Conv.of(shape[-1], out, (1, prod(shape[1:-1])), 1, n=shape[0])  # noqa: E731
+
+    def problem_of(shape: Sequence[int]) -> Conv:
+        return Conv.of(shape[-1], out, (1, prod(shape[1:-1])), 1, n=shape[0])
+
     conv = problem_of(shape)
     task = Task(
         context.chosen_for(group, conv),

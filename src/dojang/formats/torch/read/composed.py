@@ -106,8 +106,9 @@ def put_by_mask(x: Any, index: Any, value: Any, accumulate: bool = False) -> Any
 
 @composed("bucketize")
 def bucketize(x: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
-    """How many boundaries lie below (with `right`: at or below) each number."""
-    found = (x.unsqueeze(-1) >= boundaries if right else x.unsqueeze(-1) > boundaries).sum(-1)
+    """How many boundaries lie below (with `right`: at or below) each number; all of them for NaN."""
+    rows = x.unsqueeze(-1)
+    found = (~(rows < boundaries if right else rows <= boundaries)).sum(-1)
     return found.int() if out_int32 else found
 
 
@@ -155,10 +156,6 @@ def diagonal_scatter(x: Any, values: Any, offset: int = 0, dim1: int = 0, dim2: 
     places.diagonal(offset)[:] = True
     moved = torch.where(places, diag_embed(values, offset), x.movedim((dim1, dim2), (-2, -1)))
     return moved.movedim((-2, -1), (dim1, dim2))
-
-
-for _name, _axis in {"hsplit": 1, "dsplit": 2}.items():
-    composed(_name)(lambda x, parts, axis=_axis: torch.tensor_split(x, parts, dim=axis))
 
 
 @composed("hstack")

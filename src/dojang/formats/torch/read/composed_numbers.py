@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from math import inf, log, pi
 from typing import Any
 
@@ -127,12 +128,14 @@ def softmin(x: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = N
 
 
 def _bits(kind: str, name: str) -> None:
-    """And, or, xor of whole numbers, bit by bit, of the type of the first."""
+    """And, or, xor of whole numbers, bit by bit, in the type that PyTorch takes for both; truth values are 0 and 1."""
 
     def handler(t: Tracer, a: Any, b: Any) -> Any:
-        dtype = next((v.dtype for v in (a, b) if isinstance(v, Traced)), torch.int64)
+        dtype = reduce(torch.promote_types, [v.dtype for v in (a, b) if isinstance(v, torch.Tensor)])
         if dtype.is_floating_point:
             return NotImplemented
+        if dtype == torch.bool:  # beside a number that is none
+            dtype = torch.int64
         one, two = (
             t.cast(t.value(v), dtype) if isinstance(v, torch.Tensor) else t.cast(t.number(float(v), a, b), dtype)
             for v in (a, b)
@@ -205,10 +208,15 @@ def inner(a: Any, b: Any) -> Any:
     return tensordot(a, b, ([-1], [-1]))
 
 
-@composed("cross", "linalg_cross")
+@composed("cross")
 def cross(a: Any, b: Any, dim: int | None = None) -> Any:
-    """The vector at right angles to both, along an axis of three."""
-    dim = next(d for d, s in enumerate(a.shape) if s == 3) if dim is None else dim
+    """The vector at right angles to both, along an axis of three: the first one that has three places."""
+    return linalg_cross(a, b, next(d for d, s in enumerate(a.shape) if s == 3) if dim is None else dim)
+
+
+@composed("linalg_cross")
+def linalg_cross(a: Any, b: Any, dim: int = -1) -> Any:
+    """The same along the last axis, where no other one is named."""
     return a.roll(-1, dim) * b.roll(-2, dim) - a.roll(-2, dim) * b.roll(-1, dim)
 
 
@@ -221,7 +229,7 @@ def bilinear(a: Any, b: Any, weight: Any, bias: Any = None) -> Any:
     return found if bias is None else found + bias
 
 
-@composed("norm", "linalg_vector_norm", "linalg_norm")
+@composed("norm", "linalg_vector_norm")
 def vector_norm(
     x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, p: Any = 2
 ) -> Any:
@@ -242,16 +250,25 @@ def vector_norm(
 
 
 @composed("linalg_matrix_norm")
-def matrix_norm(x: Any, ord: Any = "fro", dim: Sequence[int] = (-2, -1), keepdim: bool = False, **kwargs: Any) -> Any:
+def matrix_norm(
+    x: Any, ord: Any = "fro", dim: Sequence[int] = (-2, -1), keepdim: bool = False, *, dtype: Any = None
+) -> Any:
     """The size of matrices: by all elements, or by their rows or columns."""
     if ord == "fro":
-        return vector_norm(x, 2, tuple(dim), keepdim, **kwargs)
-    if ord not in (1, -1, inf, -inf) or tuple(dim) != (-2, -1):
+        return vector_norm(x, 2, tuple(dim), keepdim, dtype=dtype)
+    if ord not in (1, -1, inf, -inf):
         return NotImplemented
-    summed, best = (-2, -1) if abs(ord) == 1 else (-1, -2)
-    sums = x.abs().sum(summed, keepdim=True)
-    found = (sums.amax if ord > 0 else sums.amin)(best, keepdim=True)
-    return found if keepdim else found.flatten(-2).squeeze(-1)
+    rows, columns = dim
+    x = x if dtype is None else x.to(dtype)
+    sums = x.abs().sum(rows if abs(ord) == 1 else columns, keepdim=True)
+    return (sums.amax if ord > 0 else sums.amin)((rows, columns), keepdim=keepdim)
+
+
+@composed("linalg_norm")
+def linalg_norm(x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The size of vectors along one axis; by an order along two axes, that of matrices."""
+    of_matrices = ord is not None and isinstance(dim, Sequence) and len(dim) == 2
+    return (matrix_norm if of_matrices else vector_norm)(x, ord, dim, keepdim, dtype=dtype)
 
 
 @composed("normalize")

@@ -68,6 +68,16 @@ ORDER: Mapping[str, Sequence[int]] = {
 """ATen's arguments in the order of `torch.nn.functional`, which the handlers have."""
 
 
+UNREAD = object()
+"""Stands for what an operator gives besides its first result, where its rule gives that alone."""
+
+
+def no_unread(t: Tracer, values: Any) -> None:
+    """Raises `UnsupportedError` where one of some values is a result that no rule reads."""
+    if any(v is UNREAD for v in tree_leaves(values)):
+        raise UnsupportedError(f"{t.place}: uses a second result of an operator of which dojang reads the first alone")
+
+
 def replay(t: Tracer, program: Any, inputs: Sequence[Traced]) -> list[Any]:
     """The outputs of an exported program, made of nodes of `t`."""
     signature = program.graph_signature
@@ -95,6 +105,7 @@ def replay(t: Tracer, program: Any, inputs: Sequence[Traced]) -> list[Any]:
         elif node.op == "output":
             every = list(map_arg(node.args[0], values.__getitem__))
             user = torch.export.graph_signature.OutputKind.USER_OUTPUT  # others are new values of buffers
+            no_unread(t, every)
             return [v for v, spec in zip(every, signature.output_specs, strict=True) if spec.kind == user]
         else:
             raise UnsupportedError(f"{node.name}: {node.op} of an exported program cannot be followed")
@@ -121,6 +132,7 @@ def call(t: Tracer, target: Any, args: Any, kwargs: Any) -> Any:
     base, _ = plain(name)
     base = base if base in HANDLERS or name not in HANDLERS else name
     t.func = base
+    no_unread(t, (args, kwargs))
     if base == "stft":  # the operator without `center` does not pad, and the function has one argument more there
         kwargs = {
             "center": False,
@@ -136,6 +148,8 @@ def call(t: Tracer, target: Any, args: Any, kwargs: Any) -> Any:
         return None
     kwargs = {k: v for k, v in kwargs.items() if k not in ("layout", "pin_memory", "memory_format", "device")}
     try:
-        return t.lower(target, base, name.endswith("_"), args, dict(kwargs))
+        found = t.lower(target, base, name.endswith("_"), args, dict(kwargs))
     except Stale as error:
         raise UnsupportedError(str(error)) from error
+    more = len(schema.returns) - 1
+    return (found, *[UNREAD] * more) if more and isinstance(found, torch.Tensor) else found

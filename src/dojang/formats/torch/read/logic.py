@@ -51,7 +51,9 @@ def different(t: Tracer, a: Any, b: Any) -> Any:
 
 def _joined(kind: str, bits: bool) -> Handler:
     def handler(t: Tracer, a: Any, b: Any) -> Any:
-        if bits and any(isinstance(v, torch.Tensor) and v.dtype != torch.bool for v in (a, b)):
+        if bits and any(
+            v.dtype != torch.bool if isinstance(v, torch.Tensor) else not isinstance(v, bool) for v in (a, b)
+        ):
             return NotImplemented  # of whole numbers, bit by bit
         one, two = truths(t, a), truths(t, b)
         return t.standard(kind, (one, two), wide(one.sizes, two.sizes), torch.bool)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dojang.base.errors import UnsupportedError
-from dojang.formats.torch.read.export import call
+from dojang.formats.torch.read.export import call, no_unread
 from dojang.formats.torch.read.trace import Tracer
 from dojang.formats.torch.read.traced import Traced
 
@@ -145,6 +145,7 @@ def follow(t: Tracer, module: torch.jit.ScriptModule, graph: Any, inputs: Sequen
     own, *names = [v.debugName() for v in graph.inputs()]
     values: dict[str, Any] = {own: Attribute(""), **dict(zip(names, inputs, strict=True))}
     found = Script(t, module).block(graph, values)
+    no_unread(t, found)
     return found[0] if len(found) == 1 else tuple(found)
 
 
