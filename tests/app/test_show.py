@@ -609,5 +609,8 @@ def test_every_word_is_in_both_languages() -> None:
             used |= set(re.findall(r'\bt\("(\w+)"', file.read_text(encoding="utf-8")))
     from dojang.evidence.severity import SEVERITY
 
-    used |= {f"kind_{kind.replace('-', '_')}" for kind in SEVERITY}
+    rooms = (files("dojang.app") / name for name in ("looking.py", "serving.py", "showing.py"))
+    said = {key for room in rooms for key in re.findall(r'Sentence\(\s*"(\w+)"', room.read_text(encoding="utf-8"))}
+    assert len(said) > 10
+    used |= said | {f"kind_{kind.replace('-', '_')}" for kind in SEVERITY}
     assert used <= {key for key, _, _ in known}

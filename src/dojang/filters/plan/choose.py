@@ -179,8 +179,8 @@ def _written_out(job: Job, machine: Machine) -> Method:
         if job.kernel.combine != "linear":
             raise ShapeError(
                 f"kernel {job.kernel.name}: the magnitude of two matrices of {by((kh, kw))} taps is not computed, "
-                "because they are too many to be constants of the code; use smaller matrices, or filter by each of them "
-                "and join the results with numpy.hypot"
+                "because they are too many to be constants of the code; use smaller matrices, or filter by each of "
+                "them and join the results with numpy.hypot"
             )
         if kh * kw > MOST_TAPS:
             raise ShapeError(
