@@ -428,6 +428,32 @@ def test_an_array_stands_in_for_a_picture(tmp_path: Path) -> None:
         assert inside.outputs_on(inside.x).reshape(-1).tolist() == [14, -4, 16]
 
 
+def test_bytes_as_input_have_a_measured_field_and_an_output_of_whole_numbers_no_maps(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    nodes = [
+        helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["real", "w"], ["y"], "conv"),
+        helper.make_node("ArgMax", ["y"], ["best"], axis=1),
+    ]
+    weight = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 3, 16, 16])
+    best = helper.make_tensor_value_info("best", TensorProto.INT64, [1, 1, 14, 14])
+    made = helper.make_graph(nodes, "bytes", [x], [best], [weight])
+    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "bytes.onnx")
+    pixels = np.random.default_rng(2).integers(0, 256, (1, 3, 16, 16), np.uint8)
+    inside = PictureInside(dojang.load(tmp_path / "bytes.onnx"), pixels)
+    assert inside.x.dtype == np.uint8
+    name = next(node.name for node in inside.graph.nodes if node.op == "conv")
+    found = inside.effect(name)
+    assert found.shape == (16, 16, 14, 14)
+    y, x, i, j = np.indices(found.shape)
+    assert not found[(y < i) | (y > i + 2) | (x < j) | (x > j + 2)].any()
+    assert (found.max(axis=(0, 1)) == 255).all()
+    with pytest.raises(GraphError, match=r"cannot be drawn as maps \(shape 1x1x14x14\)"):
+        inside.values(inside.graph.outputs[0])
+
+
 def test_a_picture_alone(tmp_path: Path, picture: Path) -> None:
     done = dojang.show("stamp", picture, output=tmp_path / "s.html", lang="ko")
     data, held = parts_of((tmp_path / "s.html").read_text(encoding="utf-8"))
@@ -583,5 +609,8 @@ def test_every_word_is_in_both_languages() -> None:
             used |= set(re.findall(r'\bt\("(\w+)"', file.read_text(encoding="utf-8")))
     from dojang.evidence.severity import SEVERITY
 
-    used |= {f"kind_{kind.replace('-', '_')}" for kind in SEVERITY}
+    rooms = (files("dojang.app") / name for name in ("looking.py", "serving.py", "showing.py"))
+    said = {key for room in rooms for key in re.findall(r'Sentence\(\s*"(\w+)"', room.read_text(encoding="utf-8"))}
+    assert len(said) > 10
+    used |= said | {f"kind_{kind.replace('-', '_')}" for kind in SEVERITY}
     assert used <= {key for key, _, _ in known}

@@ -148,7 +148,11 @@ class PictureInside:
         if self.why_not is not None:
             raise saying(GraphError, self.why_not)
         with self._lock:
-            self.graph[name]
+            if not self._has_maps(self.graph[name]):
+                shape = self.graph.unit_shapes[name]
+                shaped = by(shape) if shape is not None else "?"
+                english = f"{name}: its values cannot be drawn as maps (shape {shaped})"
+                raise saying(GraphError, Sentence("notDrawn", english, {"layer": name, "shape": shaped}))
             if name not in self._values:
                 self._run(name)
             return self._values[name]
@@ -204,7 +208,7 @@ class PictureInside:
         still = self.values(name)
         with self._lock:
             x, turn = self.x, self.turn
-        if x.ndim != 4:
+        if x.ndim != 4 or x.dtype.kind not in "fiu":
             english = f"{self.graph.name}: receptive fields are measured on pictures only"
             raise saying(GraphError, Sentence("fieldPictures", english))
         often = EFFECT_BLOCKS**2 * (count(self.graph).total.macs or 0) <= EFFECT_MACS
@@ -215,7 +219,7 @@ class PictureInside:
         for row, column in np.ndindex(found.shape[:2]):
             part = (..., slice(*edges[0][row : row + 2]), slice(*edges[1][column : column + 2]))
             moved = x.copy()
-            moved[part] += noise[part]
+            moved[part] = _of_type(x[part] + noise[part], x.dtype)
             with self._lock:  # between two parts other requests are answered
                 if self.turn != turn:
                     raise saying(GraphError, Sentence("pictureChanged", "another picture was chosen meanwhile"))
@@ -273,11 +277,6 @@ class PictureInside:
     def _run(self, name: str) -> None:
         """Computes the values of a layer, and of all others where they may be kept."""
         names = [node.name for node in self.graph.nodes if self._has_maps(node)]
-        if name not in names and name not in self.graph.outputs:
-            shape = self.graph.unit_shapes[name]
-            shaped = by(shape) if shape is not None else "?"
-            english = f"{name}: its values cannot be drawn as maps (shape {shaped})"
-            raise saying(GraphError, Sentence("notDrawn", english, {"layer": name, "shape": shaped}))
         sizes = {n: 4 * prod(self.graph.unit_shapes[n] or (1,)) for n in names}
         if sum(sizes.values()) > KEPT_BYTES:
             self._values.clear()
@@ -346,10 +345,18 @@ def _why_not(graph: Graph) -> Sentence | None:
     return None
 
 
+def _of_type(values: Array, dtype: np.dtype) -> Array:
+    """Real numbers as a type, the nearest ones that it has."""
+    if dtype.kind == "f":
+        return values.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    return np.rint(values).clip(limits.min, limits.max).astype(dtype)
+
+
 def _as_maps(values: Array) -> Array:
     """The values of one sample as (c, h, w)."""
-    if values.ndim == 1:
-        return values[:, None, None]
+    if values.ndim < 2:
+        return values.reshape(-1, 1, 1)
     if values.ndim == 2:
         return values[:, None, :]
     return values.reshape(values.shape[0], -1, values.shape[-1])

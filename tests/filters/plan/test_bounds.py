@@ -21,6 +21,9 @@ def drawn(rng):
     signed = rng.standard_normal((kh, kw))
     spot = -np.outer(column, row)
     spot[kh // 2, kw // 2] += 2
+    faint = np.outer(rng.integers(1, 4, kh), rng.integers(1, 4, kw)).astype(float)
+    faint[kh // 2] = 0  # but for taps as cos(pi / 2) gives them, which a factored kernel may leave out
+    faint[kh // 2, kw // 3] = rng.choice([6e-17, 1e-9, 1e-6])
     kernels = (
         lambda: named("gaussian", sigma=float(np.exp(rng.uniform(-0.7, 4)))),
         lambda: Kernel("signed", (signed,)),
@@ -33,6 +36,8 @@ def drawn(rng):
         lambda: Kernel("sparse", (signed * (rng.random((kh, kw)) < 0.5),)),
         lambda: Kernel("sum of two", (np.outer(column, row) + np.outer(column[::-1], row**2),)),
         lambda: Kernel("spot", (spot,)),
+        lambda: Kernel("faint row", (faint,)),
+        lambda: Kernel("faint row of a mean", (faint / faint.sum(),)),
         lambda: Kernel("edge", Outer(column, rng.integers(-2, 3, kw).astype(float))),
     )
     return kernels[rng.integers(len(kernels))]()
@@ -63,7 +68,7 @@ def test_the_plan_is_the_best_of_all():
         tried = {name: find(job, machine) for name, find in METHODS if not large or name in FOR_LARGE}
         methods = {name: found for name, found in tried.items() if not isinstance(found, str)}
         for name, found in methods.items():
-            assert LEAST[name](job, machine) <= found.cycles * (1 + 1e-12), (i, name, found.cycles)
+            assert LEAST[name](job, machine) <= found.cycles, (i, name, found.cycles)
         if methods:
             best = min(methods.values(), key=lambda found: found.cycles)
             assert (plan.way.name, plan.way.program) == (best.name, best.program), i

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 import dojang
 from dojang import ShapeError, filter, sep_filter
+from dojang.filters.kernels.parse import Kernel
 
 DTYPES = ["uint8", "uint16", "float32", "float64"]
 
@@ -49,6 +50,15 @@ def test_named_kernels_with_a_stride_are_the_pixels_of_those_without(kernel):
         image = picture(dtype)
         whole, found = filter(image, kernel), filter(image, kernel, stride=2)
         assert np.abs(found.astype(float) - whole[::2, ::2]).max() <= most + (dtype == "uint8")
+
+
+@pytest.mark.parametrize(
+    "kernel", ["sobel:size=151", Kernel("two", (np.eye(13) + 1, np.tri(13)), "magnitude")], ids=["named", "dense"]
+)
+def test_a_magnitude_of_too_many_taps_is_refused(kernel):
+    for dtype in ("uint8", "float64"):
+        with pytest.raises(ShapeError, match=r"(151x151|13x13) taps is not computed.*numpy.hypot"):
+            filter(picture(dtype), kernel)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

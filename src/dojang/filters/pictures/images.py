@@ -17,12 +17,7 @@ from PIL import Image
 from dojang.base.errors import MissingPart, UnsupportedError
 from dojang.filters.pictures.opening import DAMAGE
 from dojang.filters.pictures.png import Chunk
-from dojang.filters.pictures.tiff import (
-    ORIENTATION,
-    Layout,
-    Tag,
-    kept_tags,
-)
+from dojang.filters.pictures.tiff import ORIENTATION, Layout, Tag, kept_tags
 
 EXIF_HEAD = b"Exif\0\0"
 FORMATS = {

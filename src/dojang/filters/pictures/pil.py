@@ -13,9 +13,7 @@ from PIL import Image
 from dojang.base.errors import UnsupportedError
 from dojang.filters.memory import empty
 from dojang.filters.pictures.opening import DAMAGE, load
-from dojang.filters.pictures.tiff import (
-    ORIENTATION,
-)
+from dojang.filters.pictures.tiff import ORIENTATION
 
 
 def from_pil(image: Image.Image) -> tuple[NDArray, bool]:

@@ -35,13 +35,7 @@ from dojang.filters.pictures.pil import (
     unpacked,
 )
 from dojang.filters.pictures.png import Chunk, chunks_of
-from dojang.filters.pictures.tiff import (
-    UNIT,
-    X_RESOLUTION,
-    XMP,
-    Y_RESOLUTION,
-    Layout,
-)
+from dojang.filters.pictures.tiff import UNIT, X_RESOLUTION, XMP, Y_RESOLUTION, Layout
 from dojang.filters.pictures.tiff_rows import Rows
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -18,18 +18,9 @@ from dojang.filters.pictures import radiance
 from dojang.filters.pictures.atomic import writing
 from dojang.filters.pictures.images import EXIF_HEAD, Picture, form_of, need, parsed
 from dojang.filters.pictures.opening import encoding
-from dojang.filters.pictures.pil import (
-    image_of,
-)
+from dojang.filters.pictures.pil import image_of
 from dojang.filters.pictures.png import Chunk, with_chunks, written
-from dojang.filters.pictures.tiff import (
-    UNIT,
-    X_RESOLUTION,
-    XMP,
-    Y_RESOLUTION,
-    Tag,
-    names_of,
-)
+from dojang.filters.pictures.tiff import UNIT, X_RESOLUTION, XMP, Y_RESOLUTION, Tag, names_of
 from dojang.filters.pictures.tiff_writing import TiffDetails, write_rows
 
 MOST_EXIF = 65_533

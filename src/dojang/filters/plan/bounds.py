@@ -6,7 +6,7 @@ method chosen is the one that trying all of them would choose (`tests/filters/pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import inf
 
@@ -14,10 +14,11 @@ import numpy as np
 
 from dojang.filters.job import Job
 from dojang.filters.kernels.fixed import MIDDLE
+from dojang.filters.kernels.named import Taps
 from dojang.filters.kernels.parse import Kernel
 from dojang.filters.plan.costs import FilterCosts, costs_of
 from dojang.filters.plan.loops import dense_cycles, passes_cycles
-from dojang.filters.plan.sums import TIE, UNROLLED, lanes_of, sums_of
+from dojang.filters.plan.sums import FIXED_TOLERANCE, TIE, UNROLLED, lanes_of, sums_of, whole_tolerance
 from dojang.filters.plan.transforms import least_cycles
 from dojang.native.machine import Machine
 
@@ -61,14 +62,31 @@ def looped_cycles(kh: int, kw: int, cost: FilterCosts) -> float:
 
 
 @lru_cache(maxsize=64)
-def lines_of(kernel: Kernel) -> tuple[int, int]:
-    """The fewest taps down and along of a column and a row, or several, for all parts: rows and columns that are not
-    all 0.
+def lines_of(job: Job) -> tuple[int, int]:
+    """The fewest taps down and along of a column and a row, or of several, whose products are near enough to all parts
+    of the kernel for the sums of this job.
     """
-    if kernel.pair is not None:
-        return int(np.count_nonzero(kernel.pair[0])), int(np.count_nonzero(kernel.pair[1]))
-    rows = sum(int(np.count_nonzero(part.any(axis=1))) for part in kernel.parts)
-    return rows, sum(int(np.count_nonzero(part.any(axis=0))) for part in kernel.parts)
+    sums = sums_of(job)
+    if sums.whole:  # factors are exact; the whole numbers of very small taps are 0
+        return _lines(sums.parts, 0.0)
+    return _fewest(job.kernel, whole_tolerance(job) if job.out_dtype.kind == "u" else 0.0)
+
+
+def _fewest(kernel: Kernel, allowed: float) -> tuple[int, int]:
+    """The same of factors by which all taps together may be off by `allowed`; 0, where it must not be less than of each
+    tap (a tap that is not 0 has a product that is not 0).
+    """
+    pair = kernel.pair
+    if pair is None:
+        return _lines(kernel.parts, allowed)
+    down, along = (int(np.count_nonzero(line)) for line in pair)
+    return (down, along) if down and along else (0, 0)
+
+
+def _lines(parts: Sequence[Taps], allowed: float) -> tuple[int, int]:
+    """Rows and columns with a tap above `allowed`, which no factors may leave out."""
+    rows, columns = (sum(int(np.count_nonzero(np.abs(p).max(axis=a) > allowed)) for p in parts) for a in (1, 0))
+    return rows, columns
 
 
 def _plain(job: Job) -> bool:
@@ -121,7 +139,7 @@ def _separable(job: Job, machine: Machine) -> float:
     if not _of_two_lines(job) or kh + kw > (2 if job.kernel.pair else 4) * UNROLLED:
         return inf
     cost = costs_of(machine)
-    cycles = separable_cycles(sum(lines_of(job.kernel)), 1, min(cost.pass_tap, cost.equal_tap), cost)
+    cycles = separable_cycles(sum(lines_of(job)), 1, min(cost.pass_tap, cost.equal_tap), cost)
     return cycles / lanes_of(sums_of(job), machine)
 
 
@@ -136,14 +154,14 @@ def _columns(job: Job, machine: Machine) -> float:
     if not _plain(job) or not _of_two_lines(job) or job.kernel.size[0] > MOST_ROWS:
         return inf
     cost = costs_of(machine)
-    return columns_cycles(sum(lines_of(job.kernel)), cost.column_tap, cost) / lanes_of(sums_of(job), machine)
+    return columns_cycles(sum(lines_of(job)), cost.column_tap, cost) / lanes_of(sums_of(job), machine)
 
 
 def _fixed_columns(job: Job, machine: Machine) -> float:
     if not _fixed(job) or job.options.offset or not _of_two_lines(job) or job.kernel.size[0] > MOST_ROWS:
         return inf
     cost = costs_of(machine)
-    products = sum(-(-taps // 2) for taps in lines_of(job.kernel))  # two equal taps share one
+    products = sum(-(-taps // 2) for taps in _fewest(job.kernel, FIXED_TOLERANCE))  # two equal taps share one
     return columns_cycles(products, cost.fixed_product, cost) / machine.lanes(2)
 
 
@@ -164,7 +182,7 @@ def _fourier(job: Job, machine: Machine) -> float:
 def _passes(job: Job, machine: Machine) -> float:
     if not _plain(job) or job.options.dilation[0] != 1 or not _of_two_lines(job) or _whole_sums(job):
         return inf
-    kw = lines_of(job.kernel)[1]
+    kw = lines_of(job)[1]
     return passes_cycles(job.kernel.size[0], kw, costs_of(machine)) / lanes_of(sums_of(job), machine)
 
 

@@ -170,11 +170,18 @@ FOR_LARGE = ("running sums", "doubling", "passes")
 def _written_out(job: Job, machine: Machine) -> Method:
     """A method for a large column times a row with a stride or a dilation, which those of `FOR_LARGE` do not take.
 
-    Raises `ShapeError` for a kernel whose matrix would be too large.
+    Raises `ShapeError` for a kernel whose matrix would be too large, and for two matrices whose taps are too many to be
+    constants.
     """
     found = separable(job, machine)
     if isinstance(found, str):
         kh, kw = job.kernel.size
+        if job.kernel.combine != "linear":
+            raise ShapeError(
+                f"kernel {job.kernel.name}: the magnitude of two matrices of {by((kh, kw))} taps is not computed, "
+                "because they are too many to be constants of the code; use smaller matrices, or filter by each of "
+                "them and join the results with numpy.hypot"
+            )
         if kh * kw > MOST_TAPS:
             raise ShapeError(
                 f"kernel {job.kernel.name}: with a stride or dilation {by((kh, kw))} taps are more than {MOST_TAPS:,}; "

@@ -37,6 +37,7 @@ from dojang.filters.plan.costs import costs_of
 from dojang.filters.plan.loops import dense_cycles, dense_loop, passes_cycles, row_passes
 from dojang.filters.plan.method import Method, kind_of
 from dojang.filters.plan.sums import (
+    FIXED_TOLERANCE,
     TIE,
     UNROLLED,
     Sums,
@@ -278,7 +279,7 @@ def separable_pairs(job: Job, machine: Machine) -> Method | str:
         return "one row or one column"
     if kh + kw > UNROLLED:
         return f"{kh + kw} taps are more than the {UNROLLED} that are unrolled"
-    pairs = known(job) or _rank_one(job.kernel, TIE / 64 / 255)
+    pairs = known(job) or _rank_one(job.kernel, FIXED_TOLERANCE)
     if pairs is None:
         return "its rows are not multiples of one"
     found = fixed_passes(*pairs[0], job.options.offset, TIE * 63 / 64)
@@ -329,7 +330,7 @@ def fixed_columns(job: Job, machine: Machine) -> Method | str:
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1 or kh > MOST_ROWS or job.options.offset:
         return f"it is for 2 to {MOST_ROWS} rows, two columns or more, and no offset"
-    pairs = known(job) or _rank_one(job.kernel, TIE / 64 / 255)
+    pairs = known(job) or _rank_one(job.kernel, FIXED_TOLERANCE)
     if pairs is None:
         return "its rows are not multiples of one"
     found = fixed_columns_of(*pairs[0], TIE * 63 / 64)

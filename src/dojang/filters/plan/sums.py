@@ -110,9 +110,16 @@ def tolerance(job: Job, sums: Sums, matrix: Taps) -> float | Taps:
     tap, so that a large pixel at a small tap gives what that tap allows. That is the rounding of one float32, or of a
     sum of so many float64.
     """
-    if job.out_dtype.kind == "u":
-        return TIE / 4 / source_top(job)
-    return tap_tolerance(matrix, sums.work)
+    return whole_tolerance(job) if job.out_dtype.kind == "u" else tap_tolerance(matrix, sums.work)
+
+
+def whole_tolerance(job: Job) -> float:
+    """`tolerance` where results are whole numbers."""
+    return TIE / 4 / source_top(job)
+
+
+FIXED_TOLERANCE = TIE / 64 / 255
+"""The largest error of all taps together of a matrix that is factored for fixed point."""
 
 
 def tap_tolerance(matrix: Taps, work: str) -> Taps:

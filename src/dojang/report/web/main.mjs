@@ -176,6 +176,7 @@ async function picture() {
   const canvas = h("canvas", { class: photo.w < 64 ? "pixels" : "", role: "img", "aria-label": photo.name || t("picture") });
   paintPicture(canvas, photo);
   canvas.style.aspectRatio = String(Math.max(0.6, visible(photo.w, photo.h)));
+  if (visible(photo.w, photo.h) === photo.w / photo.h) canvas.style.objectFit = "contain"; // a photo keeps its proportions
   const field = h("input", { type: "file", accept: "image/*", id: "file", class: "file", onchange: (/** @type {any} */ e) => e.target.files[0] && take(e.target.files[0]) });
   box.replaceChildren(h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: preparation(photo.prepared) }) : null)),
     source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : "");
