@@ -304,7 +304,7 @@ def available(what: What) -> Listing:
                 "name": r.name,
                 "does": r.does,
                 "source": r.source,
-                "options": r.options,
+                "options": dict(r.options),
                 "taps": [part.tolist() for part in named(r.name).parts],
             }
             for r in NAMED.values()
