@@ -37,7 +37,7 @@ def planted() -> tuple[Planted, Tensor]:
 
 
 def test_findings_are_cut(planted: tuple[Planted, Tensor]) -> None:
-    done = slim(*planted, target_macs=0.5)
+    done = slim(*planted, target_macs=0.7)
     dead = next(a for a in done.result.answers if a.finding.kind.startswith("dead") and a.finding.layer == "first")
     assert dead.finding.channels == (1, 2)
     assert dead.verdict == "cut"

@@ -138,7 +138,7 @@ def _ladder(
     residuals: dict[str, Residuals],
     unit: int,
 ) -> Ladder | None:
-    """The greedy order of one set; None where none of it can go."""
+    """The greedy order of one set; None where none of it can go. What costs nothing is a step of its own, the first."""
     size = len(bundle)
     where: dict[str, dict[int, list[int]]] = {}
     for label in bundle:
@@ -152,14 +152,15 @@ def _ladder(
     alive, gone = list(bundle), list[int]()
     now = {name: residuals[name] for name in where}
     steps, costs = list[tuple[int, ...]](), list[float]()
-    first = size % step or step
-    while len(alive) - (number := first if not gone else step) >= max(1, round(size * LEAST_LEFT)):
+    while len(alive) - (number := len(alive) % step or step) >= max(1, round(size * LEAST_LEFT)):
         price = dict.fromkeys(alive, 0.0)
         for name, own in where.items():
             cost = weigh.of(name) * now[name].left()
             for label, places in own.items():
                 if label in price:
                     price[label] += float(cost[places].sum())
+        if not gone:
+            number = min(number, sum(cost <= 0 for cost in price.values()) or number)
         chosen = set(least_useful(tied, alive, _scores(tied, price), number))
         if not chosen:
             break
@@ -298,7 +299,8 @@ def to_macs(
 ) -> tuple[int, ...]:
     """The classes that go so that at most `macs` multiplications are left, or as few as can be.
 
-    The last step may have gone too far: what cost most is given back, as far as it can be.
+    The last step may have gone too far: what cost most is given back, as far as it can be. What cost
+    nothing stays away.
     """
     if count(graph).total.macs <= macs:
         return ()
@@ -319,7 +321,7 @@ def to_macs(
         return own[at - 1] - (own[at - 2] if at > 1 else 0.0) if at else 0.0
 
     for b in sorted(range(len(offered)), key=last_cost, reverse=True):
-        while level[b] and fits(back := [at - (place == b) for place, at in enumerate(level)]):
+        while last_cost(b) > 0 and fits(back := [at - (place == b) for place, at in enumerate(level)]):
             level = back
     return tied.fit(_gone(offered, level))
 
