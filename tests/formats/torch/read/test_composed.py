@@ -140,3 +140,11 @@ def test_a_sum_of_three_inputs_counts_as_pytorch_takes_it() -> None:
     assert count(graph).total.macs == 2 * 6 * 6 * 8
     x = torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0))
     np.testing.assert_allclose(run_reference(graph, x.numpy()).outputs[0], Three()(x).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_infinity_and_nan_come_through_functions_made_of_others_as_in_pytorch() -> None:
+    module = Answers("torch.logsumexp(y, 1); torch.logsumexp(y, 1, keepdim=True); torch.quantile(y, .3, dim=1)")
+    y = torch.tensor([[float("inf"), 0, 3], [-float("inf")] * 3, [1, -float("inf"), 2], [float("nan"), 1, -2]])
+    found = run_reference(from_module(module, (3,)), y.numpy()).outputs
+    for said, one, right in zip(module.said, found, module(y), strict=True):
+        np.testing.assert_allclose(one, right.numpy(), rtol=1e-6, err_msg=said)

@@ -222,7 +222,10 @@ def quantile(x: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, i
     low = ordered.index_select(axis, at.floor().long())
     high = ordered.index_select(axis, at.ceil().long())
     share = (at - at.floor()).reshape([-1 if a == axis else 1 for a in range(x.dim())])
-    found = torch.lerp(low, high, share)
+    apart = high - low
+    between = torch.where(share < 0.5, low + share * apart, high - (1 - share) * apart)  # the nearer may be infinite
+    last = ordered.narrow(axis, x.shape[axis] - 1, 1)
+    found = torch.where(last.isnan(), last, between)  # NaN is last in order
     if wanted.dim() == 0:
         return found if keepdim else found.squeeze(axis)
     return found.movedim(axis, 0).unsqueeze(axis + 1) if keepdim else found.movedim(axis, 0)

@@ -314,9 +314,10 @@ HANDLERS["amax"], HANDLERS["amin"] = _reduce("max"), _reduce("min")
 
 @lowers("logsumexp")
 def logsumexp(t: Tracer, x: Traced, dim: Any, keepdim: bool = False) -> Any:
-    """log Σ exp(x), shifted by the largest value so that nothing overflows."""
+    """log Σ exp(x), shifted by the largest value so that nothing overflows; by a finite one where that is infinite."""
     axes = tuple(axis_of(a, x.dim()) for a in per_axis(dim, 1))
-    most = t.emit("reduce_max", x, part="max", axes=axes, keepdims=True)
+    largest, bound = t.emit("reduce_max", x, part="max", axes=axes, keepdims=True), torch.finfo(torch.float32).max
+    most = t.emit("clip", largest, part="finite", min=-bound, max=bound)
     powers = t.emit("exp", t.emit("sub", x, most, part="sub"), part="exp")
     total = t.emit("log", t.emit("reduce_sum", powers, part="sum", axes=axes, keepdims=True), part="log")
     if keepdim:
