@@ -18,7 +18,7 @@ import numpy as np
 from dojang.arith.conv import Conv, Padding, by
 from dojang.base.errors import DataError, ShapeError, UnsupportedError, UsageError
 from dojang.base.showing import first_line
-from dojang.engine import spectral
+from dojang.engine import row, spectral
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import fallback
 from dojang.engine.kernels.other import layout
@@ -141,12 +141,13 @@ def convolve(
             if whole:
                 return np.rint(long).astype(np.int64) * int(volume)
             return long if volume == 1 else long * long.dtype.type(volume)
-        if a.ndim == 1 and not whole and (not SHORT_KERNEL < k.size < LONG_ROW or a.size * k.size < SHORT_ROW):
-            return _by_numpy(a, k, mode, kind, volume)
         precision = "strict"
-    flipped = k[(slice(None, None, -1),) * k.ndim]
-    y = _conv(a.astype(kind)[None, None], flipped.astype(kind)[None, None], None, 1, pads, 1, 1, None,
-              "strict" if whole else precision)[0, 0]  # fmt: skip
+    if a.ndim == 1 and (whole or precision == "strict"):
+        y = _row(a.astype(kind, copy=False), k.astype(kind, copy=False), pads[0])
+    else:
+        flipped = k[(slice(None, None, -1),) * k.ndim]
+        y = _conv(a.astype(kind)[None, None], flipped.astype(kind)[None, None], None, 1, pads, 1, 1, None,
+                  "strict" if whole else precision)[0, 0]  # fmt: skip
     if whole:
         return np.rint(y * volume).astype(np.int64)
     return y if volume == 1 else y * y.dtype.type(volume)
@@ -168,20 +169,24 @@ def _steps(dx: float | Sequence[float], axes: int) -> list[float]:
     return steps
 
 
-SHORT_KERNEL, LONG_ROW, SHORT_ROW = 11, 24, 1 << 16
-"""Taps up to which, from which on, and products below which, NumPy's sums of one row of numbers are faster than kernels
-made for many channels (Zen 4, 2026). NumPy has code for kernels of up to 11 taps.
+FEW_PRODUCTS, SHORT_KERNEL, SHORT_PRODUCTS = 1 << 12, 11, 1 << 15
+"""Products below which NumPy is sooner done than a kernel is called; and products below which it is with kernels of so
+many taps, for which it has code of its own (Emerald Rapids, 2026).
 """
 
 
-def _by_numpy(a: Array, k: Array, mode: str, kind: str, volume: float) -> Array:
-    """One axis, sums by NumPy."""
-    y = np.convolve(a.astype(kind, copy=False), k.astype(kind, copy=False))
-    if mode == "same":
-        y = y[(k.size - 1) // 2 : (k.size - 1) // 2 + a.size].copy()
-    elif mode == "valid":
-        y = y[k.size - 1 : a.size].copy()
-    return y if volume == 1 else y * y.dtype.type(volume)
+def _row(a: Array, k: Array, pads: tuple[int, int]) -> Array:
+    """One axis: the sums of products of a, with `pads` zeros around it, and k turned round."""
+    products = a.size * k.size
+    few = products < FEW_PRODUCTS or (k.size <= SHORT_KERNEL and products < SHORT_PRODUCTS)
+    results = a.size + sum(pads) - k.size + 1
+    if few or not np.isfinite(k).all():  # NaN and infinity must not meet the zeros around a
+        first = k.size - 1 - pads[0]
+        y = np.convolve(a, k)
+        return y if y.size == results else y[first : first + results].copy()
+    if k.size > a.size and pads[0] == pads[1] == k.size - 1 and np.isfinite(a).all():
+        a, k, pads = k, a, (a.size - 1, a.size - 1)
+    return row.correlate(a, k[::-1], pads[0], results)
 
 
 def _by_transforms(a: Array, k: Array, mode: str, whole: bool, kind: str) -> Array | None:

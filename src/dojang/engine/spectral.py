@@ -16,17 +16,15 @@ from math import log2, prod
 
 import numpy as np
 
+from dojang.native.machine import Machine
 from dojang.native.threads import default_threads
 
 Array = np.ndarray
 ERROR = 2.0**-46
 """Of ‖f‖₂ · ‖g‖₂: 2^-53 for each of three transforms, up to 2^7 roundings in a row. Measured: a hundredth of that."""
 MOST_BLOCK, ROWS_TOGETHER = 1 << 20, 1 << 15  # elements of a block, and of blocks of one axis that are done together
-TRANSFORM_NS, ROW_NS = (
-    0.8,
-    0.4,
-)  # for each element and log2 of a block's elements; of one axis (one thread of Zen 4, 2026)
-SUMS_PER_NS, ROW_SUMS_PER_NS = 2.5, 7.0  # products of float64; of one axis, by NumPy
+TRANSFORM_NS, ROW_NS = 0.8, 0.4  # for each element and log2 of a block's; of one axis (one thread of Zen 4, 2026)
+SUMS_PER_NS, ROW_SUMS_PER_NS = 2.5, 2.0  # products of float32; of one axis, for each number of a vector (`row`)
 TYPICAL = 1 << 14  # elements that are looked at to find a typical one
 
 
@@ -76,7 +74,7 @@ def pays(size: tuple[int, ...], taps: tuple[int, ...], double: bool) -> bool:
     row = len(size) == 1
     by_transforms = (2 * blocks + 1) * each * log2(max(each, 2)) * (ROW_NS if row else TRANSFORM_NS) + 3e4
     sums = prod(n + k - 1 for n, k in zip(size, taps, strict=True)) * prod(taps)
-    rate = ROW_SUMS_PER_NS if row else SUMS_PER_NS
+    rate = ROW_SUMS_PER_NS * Machine.host().lanes(4) if row else SUMS_PER_NS
     return 1.25 * by_transforms < sums / rate / (1 if double else 2)
 
 
@@ -113,7 +111,7 @@ def convolve_full(f: Array, g: Array, threads: int | None = None) -> Array:
     y = np.zeros([n + k - 1 for n, k in zip(size, taps, strict=True)])
     if f.ndim == 1 and steps[0] < size[0]:
         y = np.zeros(y.size + 2 * lengths[0])  # whole blocks, the last ones beyond the end
-        _along(f, spectrum, lengths[0], steps[0], y)
+        _along(f, spectrum, lengths[0], steps[0], y, threads or default_threads())
         return y[: f.size + g.size - 1]
 
     def block(first: tuple[int, ...]) -> Array:
@@ -137,21 +135,24 @@ def _mapped(block, places: list, threads: int) -> Iterator[Array]:
             yield from pool.map(block, places[i : i + 4 * threads])
 
 
-def _along(f: Array, spectrum: Array, length: int, step: int, y: Array) -> None:
+def _along(f: Array, spectrum: Array, length: int, step: int, y: Array, threads: int) -> None:
     """One axis: many blocks as the rows of one array."""
-    many = max(1, ROWS_TOGETHER // length)
-    for first in range(0, f.size, many * step):
+    blocks = -(-f.size // step)
+    many = max(1, min(ROWS_TOGETHER // length, -(-blocks // threads)))
+
+    def pieces_of(first: int) -> Array:
         part = f[first : first + many * step]
-        rows = -(-part.size // step)
+        rows, whole = -(-part.size // step), part.size // step
         blocks = np.zeros((rows, length))
-        whole = part.size // step
         blocks[:whole, :step] = part[: whole * step].reshape(whole, step)
         if whole < rows:
             blocks[whole, : part.size - whole * step] = part[whole * step :]
-        pieces = np.fft.irfft(np.fft.rfft(blocks) * spectrum, length)
+        return np.fft.irfft(np.fft.rfft(blocks) * spectrum, length)
+
+    places = list(range(0, f.size, many * step))
+    for first, pieces in zip(places, _mapped(pieces_of, places, threads), strict=True):
         # What sticks out of a block belongs to the next one: taps − 1 elements, at most a few blocks.
         for shift in range(0, length, step):
             width = min(step, length - shift)
-            at = first + shift
-            target = y[at : at + rows * step].reshape(rows, step)
+            target = y[first + shift : first + shift + len(pieces) * step].reshape(len(pieces), step)
             target[:, :width] += pieces[:, shift : shift + width]
