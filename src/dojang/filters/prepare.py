@@ -50,7 +50,7 @@ class Prepared:
         self._threads = threads or default_threads()
         self._machine, self._first_use = machine, first
         self.shape, self._count = shape, shape[0]
-        self.waits = False  # whether better code is compiled when the kernels are used again
+        self.waits = 0.0  # cycles that each call would take less with better code, which is not compiled yet
         wide = self.plans[0].way.name == "passes" and len(self.jobs) == 1 and any(folds(self.jobs[0]))
         self._folded = Folded(self.jobs[0], self._press) if wide else None
         self._bound = [] if wide else [self._bind(i) for i in range(len(self.plans))]
@@ -63,7 +63,7 @@ class Prepared:
             (oh, ow), job = self.out_size, plan.jobs[0]
             saved = (first.cycles - plan.way.cycles) * self._count * oh * ow * job.channels
             if saved < COMPILE_CYCLES:
-                self.waits = True
+                self.waits += max(saved, 1.0)
                 plan = replace(plan, way=first)
         job = self.jobs[self._first(i)].like(plan.jobs[0].kernel)
         make = Bound if alone else bind
@@ -114,13 +114,24 @@ def keep_alpha(job: Job, stack: NDArray, result: NDArray) -> None:
 
 
 COMPILE_CYCLES = 3e8  # what compiling takes, about a tenth of a second
+MANY_USES = 8
+"""Uses of a kernel from which on it is compiled in any case. A picture and its mask, blurred by one random sigma, do not
+pay for code, and a kernel of many calls soon does.
+"""
+SOON = 1 / 8
+"""Of what compiling takes: what the uses so far would have saved, from which on the kernel is compiled."""
 
 
 def prepare(
     kernels: tuple[Kernel, ...], shape: tuple[int, ...], dtype: np.dtype, options: Options, threads: int | None
 ) -> Prepared:
-    """`Prepared`, kept for the last 32 combinations; another one when a kernel is used for the second time."""
-    return _prepare(kernels, shape, dtype, options, threads, _is_new(kernels))
+    """`Prepared`, kept for the last 32 combinations; another one, compiled, when the kernels were used often enough."""
+    uses = _uses(kernels)
+    if uses < MANY_USES:
+        early = _prepare(kernels, shape, dtype, options, threads, True)
+        if uses * early.waits < SOON * COMPILE_CYCLES:
+            return early
+    return _prepare(kernels, shape, dtype, options, threads, False)
 
 
 @lru_cache(maxsize=32)
@@ -131,17 +142,18 @@ def _prepare(
     return Prepared(kernels, shape, dtype, options, threads, first=first)
 
 
-_used: dict[int, None] = {}  # hashes of kernels that were used, the last ones last
+_used: dict[int, int] = {}  # how often kernels were used, by their hashes, the last new ones last
 MOST_USED = 1024
 
 
-def _is_new(kernels: tuple[Kernel, ...]) -> bool:
-    """Whether one of the kernels is used for the first time; from now on none of them is."""
+def _uses(kernels: tuple[Kernel, ...]) -> int:
+    """How often the kernel was used that was used least, this time included; at most about `MANY_USES`."""
     marks = [hash(kernel) for kernel in kernels]
-    new = any(mark not in _used for mark in marks)
-    if new:
-        _used.update(dict.fromkeys(marks))
+    least = min(_used.get(mark, 0) for mark in marks) + 1
+    if least <= MANY_USES:
+        for mark in marks:
+            _used[mark] = _used.get(mark, 0) + 1
         if len(_used) > MOST_USED:
             for mark in list(_used)[: MOST_USED // 2]:
                 _used.pop(mark, None)
-    return new
+    return least

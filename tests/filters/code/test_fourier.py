@@ -122,15 +122,17 @@ def test_large_dense_kernels_are_planned_so(machine):
     assert plan.way.name == "straight"
 
 
-def test_lengths_suit_the_picture():
+@pytest.mark.parametrize("machine", [HOST, *EVERY], ids=name_of)
+def test_lengths_suit_the_picture(machine):
     """The algorithm is the same for every size; a small picture is one tile, not a small part of one."""
     job = Job.of(dense(127, 127), (1, 512, 512, 1), np.dtype("float32"), Options())
     found = {}
     for size in (256, 512, 1 << 14):
-        (plan,) = make_plan((replace(job, height=size, width=size),), HOST)
-        found[size] = plan.way.program.length, plan.way.program.wide
+        (plan,) = make_plan((replace(job, height=size, width=size),), machine)
         assert plan.way.name == "fourier"
-    assert found[256][0] * found[256][1] < found[512][0] * found[512][1]
+        found[size] = plan.way.program.length, plan.way.program.half
+    assert found[256][0] < found[512][0]
+    assert np.prod(found[256]) < np.prod(found[512])
     assert found[1 << 14] == max(found.values(), key=np.prod)
 
 
