@@ -41,7 +41,8 @@ def test_views(kernel, dtype):
     image = (np.random.default_rng(1).random((64, 100, 3)) * 255).astype(dtype)
     for view in views(image):
         want = dojang.filter(np.ascontiguousarray(view), kernel)
-        assert np.array_equal(dojang.filter(view, kernel), want)
+        for _ in range(10):  # known calls are checked less
+            assert np.array_equal(dojang.filter(view, kernel), want)
         assert np.array_equal(dojang.filter(view, [kernel, kernel])[1], want)
         out = np.empty(view.shape, dtype)
         assert np.array_equal(dojang.filter(view, kernel, out=out), want)

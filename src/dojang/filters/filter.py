@@ -75,9 +75,9 @@ def filter(
             known = _known.get(settings)
         except TypeError:  # for example a list, which cannot be hashed
             known = settings = None
-        if known is not None and image.flags.c_contiguous:
+        if known is not None and (pitch := _pitch(image)) is not None:
             result = empty(known[1], known[2]) if out is None else out
-            if (out is None or takes(out, known[1], known[2], image)) and known[0].quick(image, result):
+            if (out is None or takes(out, known[1], known[2], image)) and known[0].quick(image, result, pitch):
                 return result
     home = "" if isinstance(image, np.ndarray) else type(image).__module__.partition(".")[0]
     if home in FOREIGN:
@@ -124,6 +124,17 @@ def filter(
     if out is not None:
         return out
     return result if bank else result[0]
+
+
+def _pitch(image: NDArray) -> int | None:
+    """Bytes from a row to the next where a picture is a part of a larger one, 0 where it lies in one piece, and None for
+    a stack that does not, and for rows that do not lie in one piece.
+    """
+    if image.flags.c_contiguous:
+        return 0
+    if image.ndim > 3 or not image.flags.aligned or not image[0].flags.c_contiguous:
+        return None
+    return image.strides[0] or None  # rows that are one row again and again
 
 
 def _plain_dtype(dtype: Any) -> Any:

@@ -240,9 +240,9 @@ class Bound:
             self._lock.release()
         return True
 
-    def quick(self, image: NDArray, out: NDArray) -> bool:
+    def quick(self, image: NDArray, out: NDArray, pitch: int = 0) -> bool:
         """Like `run` for one kernel, with `image` and `out` contiguous, with or without axes for the pictures and the
-        channels; False if `run` must do it.
+        channels; of one picture, the rows of `image` may be `pitch` bytes apart. False if `run` must do it.
         """
         if self._guard is not None or (self._wider and self._buffer is None):
             return False
@@ -251,7 +251,7 @@ class Bound:
         try:
             words = self._words
             words[0] = address_of(image)
-            words[1] = self._source_pitch
+            words[1] = pitch or self._source_pitch
             words[SRC_PLANE] = self._planes[0]
             words[TAPS] = self._taps_at
             if self._wider:

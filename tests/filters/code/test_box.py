@@ -51,6 +51,21 @@ def test_running_sums_are_the_definition(dtype, channels, size, turn):
     agrees(result, exact, np.abs(image).max())
 
 
+@pytest.mark.parametrize(("size", "bits"), [((181, 181), 32), ((255, 256), 32), ((257, 257), 64), ((3, 40000), 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sums_beyond_31_bits(size, bits, channels):
+    """Bright pixels of 16 bits: the sums do not wrap, and cost no more than a little."""
+    rng = np.random.default_rng(4)
+    image = rng.integers(65000, 65536, (60, 70, channels)).astype("u2")
+    kernel = Kernel("box", (np.full(size, 1 / (size[0] * size[1])),))
+    job = Job.of(kernel, (1, *image.shape), image.dtype, Options("replicate"))
+    (plan,) = make_plan((job,), Machine.host())
+    assert plan.way.name == "running sums"
+    assert f"{bits}-bit" in plan.way.detail
+    result, exact = running(image, kernel, Options("replicate"))
+    agrees(result, exact, 65535.0)
+
+
 def test_threads_and_wide_rows():
     image = picture((300, 500, 3), "uint8")
     one, exact = running(image, named("blur", size=21), Options())

@@ -16,17 +16,18 @@ import llvmlite.ir as ir
 
 from dojang.base.record import plain_repr
 from dojang.filters.code.rows import LINE, begin, round_to, row_address
-from dojang.native.emit import F32, F64, I32, I64, KINDS, ElementType, Value
+from dojang.native.emit import F32, F64, I64, KINDS, ElementType, Value
 from dojang.native.machine import Machine
 
 
 @plain_repr
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Σ over kh × kw pixels · scale + offset."""
+    """Σ over kh × kw pixels · scale + offset, in sums of type `work`: i32, or u32 or i64 where they may be larger."""
 
     source: str
     target: str
+    work: str
     channels: int
     kh: int
     kw: int
@@ -39,8 +40,8 @@ class Box:
 
     @property
     def work_kind(self) -> ElementType:
-        """Sums of 32 bits."""
-        return I32
+        """The element type of the sums."""
+        return KINDS[self.work]
 
     @property
     def grid(self) -> int:
@@ -224,7 +225,7 @@ class _BoxSums:
     def pixel(self, v: Value) -> Value:
         b = self.b
         work = F64 if self.box.target == "f64" else F32
-        v = b.convert(v, I32, work)
+        v = b.convert(v, self.kind, work)
         lanes = v.type.count
         scale, offset = b.const(work, self.box.scale, lanes), b.const(work, self.box.offset, lanes)
         v = b.fma(v, scale, offset) if self.box.offset else b.fmul(v, scale)

@@ -50,6 +50,7 @@ from dojang.filters.plan.sums import (
     tolerance,
 )
 from dojang.filters.plan.transforms import fourier
+from dojang.native.emit import KINDS
 from dojang.native.machine import Machine
 
 LEAST_BLOCK, BLOCK_LOADS = 16, 7  # rows of a box that is summed in blocks, and the vectors that are read for a result
@@ -375,14 +376,17 @@ def box(job: Job, machine: Machine) -> Method | str:
         return "a running sum supports no stride and no dilation"
     if job.dtype.kind == "f":
         return "floats subtracted from a running sum leave rounding errors of large pixels in it"
-    lanes = machine.lanes(4)
+    top = source_top(job) * kh * kw
+    work = KINDS["i32" if top < 2**31 else "u32" if top < 2**32 else "i64"]
+    lanes = machine.lanes(work.bytes)
     if job.channels > lanes:
         return f"{job.channels} channels are more than the {lanes} sums of a register"
-    if source_top(job) * kh * kw >= 2**31:
-        return "the sums overflow 32 bits"
+    if top >= 2**53:
+        return "the sums overflow 53 bits"
     box = Box(
         kind_of(job.dtype),
         kind_of(job.out_dtype),
+        work.name,
         job.channels,
         kh,
         kw,
@@ -398,7 +402,7 @@ def box(job: Job, machine: Machine) -> Method | str:
         cycles,
         box,
         None,
-        f"{kh}x{kw} box in 32-bit integers (exact), at a cost that does not depend on its size",
+        f"{kh}x{kw} box in {8 * work.bytes}-bit integers (exact), at a cost that does not depend on its size",
     )
 
 
