@@ -1,4 +1,4 @@
-"""Sums along one row of numbers against SciPy's in float64: lengths, modes, types, NaN and infinity, threads, guards."""
+"""Sums along one row of numbers against SciPy's in float64: lengths, modes, types, NaN and infinity, threads."""
 
 import numpy as np
 import pytest

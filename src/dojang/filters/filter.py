@@ -127,8 +127,8 @@ def filter(
 
 
 def _pitch(image: NDArray) -> int | None:
-    """Bytes from a row to the next where a picture is a part of a larger one, 0 where it lies in one piece, and None for
-    a stack that does not, and for rows that do not lie in one piece.
+    """Bytes from a row to the next where a picture is a part of a larger one, and 0 where it lies in one piece; None
+    for a stack that does not, and for rows that do not lie in one piece.
     """
     if image.flags.c_contiguous:
         return 0

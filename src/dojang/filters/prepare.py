@@ -115,8 +115,8 @@ def keep_alpha(job: Job, stack: NDArray, result: NDArray) -> None:
 
 COMPILE_CYCLES = 3e8  # what compiling takes, about a tenth of a second
 MANY_USES = 8
-"""Uses of a kernel from which on it is compiled in any case. A picture and its mask, blurred by one random sigma, do not
-pay for code, and a kernel of many calls soon does.
+"""Uses of a kernel from which on it is compiled in any case. A picture and its mask, blurred by one random sigma, do
+not pay for code, and a kernel of many calls soon does.
 """
 SOON = 1 / 8
 """Of what compiling takes: what the uses so far would have saved, from which on the kernel is compiled."""
