@@ -10,16 +10,18 @@ from dojang.arith.graph import Graph, Node
 from dojang.engine.compiled import compile
 from dojang.engine.kernels.other import recurrent as kernel
 from dojang.engine.kernels.other.recurrent import RecurrentTask
+from dojang.engine.kernels.task import Refusal
 from dojang.formats import onnx as onnx_format
 from machines import SERVER_AVX2
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 helper = pytest.importorskip("onnx.helper")
 ort = pytest.importorskip("onnxruntime")
 
 from torch import nn  # noqa: E402
 
-from dojang.formats.torch import from_module  # noqa: E402
+from dojang.formats.torch import from_module, to_module  # noqa: E402
 
 MODULES = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
 
@@ -156,3 +158,54 @@ def test_a_layer_of_large_weights_is_predicted_by_their_bytes() -> None:
     few, more = (RecurrentTask("lstm", 512, 20, n, (False,), (False, False)) for n in (1, 2))
     one, two = (kernel.offer(task, SERVER_AVX2) for task in (few, more))
     assert one.seconds < two.seconds * 1.01
+
+
+def rounded_file(steps: int, n: int, inputs: int, hidden: int, many: int, kind: type, seed: int) -> bytes:
+    """A file of one DynamicQuantizeLSTM with drawn weights."""
+    rng = np.random.default_rng(seed)
+    least, most = np.iinfo(kind).min, np.iinfo(kind).max
+    arrays = {
+        "w": rng.integers(least, most + 1, (many, inputs, 4 * hidden)).astype(kind),
+        "r": rng.integers(least, most + 1, (many, hidden, 4 * hidden)).astype(kind),
+        "b": (rng.standard_normal((many, 8 * hidden)) / 10).astype("f4"),
+        "w_scale": rng.uniform(0.001, 0.004, many).astype("f4"), "w_zero": rng.integers(0, 9, many).astype(kind),
+        "r_scale": rng.uniform(0.001, 0.004, many).astype("f4"), "r_zero": rng.integers(0, 9, many).astype(kind),
+    }  # fmt: skip
+    given = ["x", "w", "r", "b", "", "", "", "", "w_scale", "w_zero", "r_scale", "r_zero"]
+    outputs = ["y", "h", "c"]
+    direction = "bidirectional" if many == 2 else ("forward", "reverse")[seed % 2]
+    node = helper.make_node(
+        "DynamicQuantizeLSTM", given, outputs, domain="com.microsoft", hidden_size=hidden, direction=direction
+    )
+    values = [helper.make_tensor_value_info("x", 1, (steps, n, inputs))]
+    results = [helper.make_tensor_value_info(name, 1, None) for name in outputs]
+    stored = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "rounded", values, results, stored)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_states_rounded_to_8_bits_as_in_onnxruntime(seed: int) -> None:
+    """All three outputs; batches that fit one unit in a kernel, larger ones in NumPy; and the written module."""
+    rng = np.random.default_rng(seed)
+    steps, n, inputs, hidden = (int(rng.integers(1, most)) for most in (9, 12, 40, 40))
+    data = rounded_file(steps, n, inputs, hidden, 1 + seed % 2, (np.uint8, np.int8)[seed // 2 % 2], seed)
+    x = rng.standard_normal((steps, n, inputs)).astype("f4")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    want = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    graph = onnx_format.from_bytes(data)
+    found = compile(graph).run(x).outputs
+    with torch.no_grad():
+        module = to_module(graph)(torch.from_numpy(x))
+    for a, b, c in zip(want, found, module, strict=True):
+        assert np.abs(a - b).max() < 1e-5
+        assert np.abs(a - c.numpy()).max() < 1e-5
+
+
+def test_rounded_states_of_many_rows_are_refused_by_the_kernel() -> None:
+    task = RecurrentTask("lstm", 16, 3, 40, (False,), (False, False), rounded=True)
+    found = kernel.offer(task, SERVER_AVX2)
+    assert isinstance(found, Refusal)
+    assert "rows" in found.reason

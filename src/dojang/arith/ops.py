@@ -252,7 +252,7 @@ def _layers() -> list[Op]:
                 "direction": Attr(Kind.TEXT, "forward", words=("forward", "reverse", "both")),
                 "bias": Attr(Kind.BOOL, True), "reset_after": Attr(Kind.BOOL, True),
                 "output": Attr(Kind.TEXT, "sequence", words=("sequence", "hidden", "cell")),
-                "first": Attr(Kind.BOOL, True),
+                "first": Attr(Kind.BOOL, True), "rounded": Attr(Kind.BOOL, False),
             },
             recurrent.params, recurrent.ROLES, recurrent.macs, "opaque", "opaque",
             Held("all", True, lambda a, s: BYTES * prod(s) * recurrent.GATES[a["cell"]]), inputs=(1, 3),

@@ -4,7 +4,9 @@ A node `recurrent` is one direction or two over all steps of x (steps, n, inputs
 ONNX's operators are. Its arrays have PyTorch's names, shapes and order of gates; those of the second direction end in
 `_reverse`. The operator has up to three outputs, and a node stands for one of them, `output`: the hidden state of every
 step, "sequence" (steps, directions, n, hidden); after the last one, "hidden" (directions, n, hidden); the cell state
-of an LSTM after the last one, "cell".
+of an LSTM after the last one, "cell". With `rounded`, the weights multiply inputs and states that are rounded to 8 bits
+before: the inputs of all steps together, the states of a step together, each over their own range, 0 in it. ONNX
+Runtime's DynamicQuantizeLSTM does so on one thread; on several it may round some rows of a batch apart.
 """
 
 from __future__ import annotations

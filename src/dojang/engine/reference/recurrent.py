@@ -9,6 +9,7 @@ import numpy as np
 
 from dojang.arith.attrs import Attrs
 from dojang.arith.recurrent import GATES, ONNX_ORDER, directions
+from dojang.engine.reference.elements import sigmoid
 from dojang.engine.reference.standard import recurrent as standard
 from dojang.engine.reference.standard.call import OperatorCall
 
@@ -17,6 +18,8 @@ Array = np.ndarray
 
 def layer(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> Array:
     """The output that the node stands for."""
+    if attrs["rounded"]:
+        return rounded_lstm(attrs, inputs, arrays)
     cell, kind = attrs["cell"], attrs["cell"].partition("_")[0].upper()
     ends = ("", "_reverse")[: directions(attrs)]
 
@@ -31,6 +34,39 @@ def layer(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Array]) ->
     given = [inputs[0], joined("weight_ih"), joined("weight_hh"), bias, None, *inputs[1:]]
     found = standard.FUNCTIONS[kind](OperatorCall(kind, given, settings, 22))
     return found[("sequence", "hidden", "cell").index(attrs["output"])]
+
+
+def rounded_lstm(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> Array:
+    """The same of an LSTM whose weights multiply inputs and states that are rounded to 8 bits."""
+    assert attrs["cell"] == "lstm", attrs["cell"]
+    x = to_eighths(inputs[0])
+    (steps, n, _), hidden, many = x.shape, attrs["hidden"], directions(attrs)
+    sequence = np.zeros((steps, many, n, hidden), x.dtype)
+    ends = np.zeros((2, many, n, hidden), x.dtype)
+    for k, given in enumerate(inputs[1:]):
+        ends[k] = given
+    for d, end in enumerate(("", "_reverse")[:many]):
+        products = x @ arrays[f"weight_ih{end}"].T
+        if attrs["bias"]:
+            products = products + (arrays[f"bias_ih{end}"] + arrays[f"bias_hh{end}"])
+        back = attrs["direction"] == "reverse" or d == 1
+        h, c = ends[0, d], ends[1, d]
+        for step in range(steps)[:: -1 if back else 1]:
+            sums = products[step] + to_eighths(h) @ arrays[f"weight_hh{end}"].T
+            i, f, g, o = np.split(sums, 4, axis=1)
+            i, f, o = (sigmoid(v) for v in (i, f, o))
+            c = f * c + i * np.tanh(g)
+            h = sequence[step, d] = o * np.tanh(c)
+        ends[:, d] = h, c
+    return sequence if attrs["output"] == "sequence" else ends[int(attrs["output"] == "cell")]
+
+
+def to_eighths(x: Array) -> Array:
+    """The numbers rounded to 8 bits over their range, 0 in it, and made real again (`kernels/other/rounding.py`)."""
+    low, high = min(x.min(initial=0), x.dtype.type(0)), max(x.max(initial=0), x.dtype.type(0))
+    scale = (high - low) / x.dtype.type(255) if high > low else x.dtype.type(1)
+    shift = min(np.rint(-low / scale), x.dtype.type(255))
+    return np.clip(np.rint(x / scale), -shift, 255 - shift) * scale
 
 
 def in_order(cell: str, array: Array) -> Array:

@@ -232,10 +232,10 @@ def dequantize(reader: Reader, call: Call) -> Draft:
 
 
 def dynamic_lstm(reader: Reader, call: Call) -> list[Value]:
-    """DynamicQuantizeLSTM of ONNX Runtime: its weights made real, on real inputs, which it would round to 8 bits."""
+    """DynamicQuantizeLSTM of ONNX Runtime: its weights made real, inputs and states rounded to 8 bits."""
     weights = [_real_rows(call.needed(k), call.needed(k + 7 + (k == 2)), call.const(k + 8 + (k == 2))) for k in (1, 2)]
     inputs = (call.value(0), *weights, *call.inputs[3:8])
-    return layer(reader, replace(call, op="LSTM", inputs=inputs, sources=("",) * len(inputs)))
+    return layer(reader, replace(call, op="LSTM", inputs=inputs, sources=("",) * len(inputs)), rounded=True)
 
 
 def _real_rows(weight: Const, scale: Const, zero: Const | None) -> Const:

@@ -26,8 +26,8 @@ ACTIVATIONS: Mapping[str, Mapping[tuple[str, ...], str]] = {
 DIRECTIONS = {"forward": "forward", "reverse": "reverse", "bidirectional": "both"}
 
 
-def layer(reader: Reader, call: Call) -> list[Value]:
-    """LSTM, GRU or RNN: a node for each output that is read."""
+def layer(reader: Reader, call: Call, rounded: bool = False) -> list[Value]:
+    """LSTM, GRU or RNN: a node for each output that is read. `rounded` as for the operator `recurrent`."""
     attrs = call.attrs
     direction = DIRECTIONS.get(attrs.get("direction", "forward"))
     if direction is None:
@@ -72,7 +72,7 @@ def layer(reader: Reader, call: Call) -> list[Value]:
             reader.emit(
                 "recurrent", x, *states, roles=roles, cell=cell, hidden=hidden, direction=direction,
                 bias=bias is not None, reset_after=bool(attrs.get("linear_before_reset", cell != "gru")),
-                output=OUTPUTS[place], first=first,
+                output=OUTPUTS[place], first=first, rounded=rounded,
             )
         )  # fmt: skip
         first = False
@@ -118,10 +118,12 @@ RULES: Mapping[str, Callable[[Reader, Call], Any]] = dict.fromkeys(("LSTM", "GRU
 
 
 def write(w: Any, node: Node) -> None:
-    """LSTM, GRU or RNN by the `Writer` w; the first node that stands for an output writes all of them."""
+    """LSTM, GRU or RNN by the `Writer` w; the first node that stands for an output writes all of them. What is rounded
+    to 8 bits in the network is real in the file: the standard has no operator that rounds states.
+    """
     a, place = node.attrs, OUTPUTS.index(node.attrs["output"])
     arrays = tuple(node.array(role) for role in w.graph.node_params(node))
-    key = ("recurrent", node.inputs, arrays, a["cell"], a["direction"], a["reset_after"])
+    key = ("recurrent", node.inputs, arrays, a["cell"], a["direction"], a["reset_after"], a["rounded"])
     known = w.several.get(key)
     if known is not None and len(known["output"]) > place and not known["output"][place]:
         known["output"][place] = node.name

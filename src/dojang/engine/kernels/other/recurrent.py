@@ -16,6 +16,7 @@ from dojang.arith.recurrent import GATES
 from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation, activate
+from dojang.engine.kernels.other import rounding
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step
 from dojang.native.costs import COSTS
 from dojang.native.emit import F32, Value
@@ -35,6 +36,8 @@ class RecurrentTask:
 
     Y gets the state of each step, (steps, directions, rows, hidden), S1 those after the last one, of an LSTM the cell
     state behind: (1 or 2, directions, rows, hidden). `reverse` has for each direction whether it begins at the end.
+    With `rounded`, what the weights of the state multiply are the states of all rows rounded together to 8 bits
+    (`rounding`); they must fit one unit.
     """
 
     cell: str
@@ -44,6 +47,7 @@ class RecurrentTask:
     reverse: tuple[bool, ...]
     given: tuple[bool, ...]
     reset_after: bool = True
+    rounded: bool = False
 
 
 def offer(task: RecurrentTask, machine: Machine) -> Offer | Refusal:
@@ -52,6 +56,8 @@ def offer(task: RecurrentTask, machine: Machine) -> Offer | Refusal:
     """
     if task.cell == "gru" and not task.reset_after:
         return Refusal("a GRU that resets before the product")
+    if task.rounded and task.rows > most_rows(task, machine):
+        return Refusal(f"{task.rows} rows rounded together")
     p, many = machine.peaks, len(task.reverse)
     weights = GATES[task.cell] * task.hidden * task.hidden
     compute = 2 * weights * task.rows * many / (p.fma_gflops * 1e9)
@@ -61,10 +67,16 @@ def offer(task: RecurrentTask, machine: Machine) -> Offer | Refusal:
 
 def rows_of(task: RecurrentTask, machine: Machine) -> int:
     """Rows of a unit: as many as their sums fit into registers, and no more than each core gets."""
-    gates = GATES[task.cell]
-    most = min(8, max(1, (machine.registers - 1 - gates) // gates))
+    if task.rounded:
+        return task.rows
     share = t.ceil_div(task.rows * len(task.reverse), machine.cores)
-    return t.ceil_div(task.rows, t.ceil_div(task.rows, max(1, min(most, share))))
+    return t.ceil_div(task.rows, t.ceil_div(task.rows, max(1, min(most_rows(task, machine), share))))
+
+
+def most_rows(task: RecurrentTask, machine: Machine) -> int:
+    """Rows whose sums fit into registers."""
+    gates = GATES[task.cell]
+    return min(8, max(1, (machine.registers - 1 - gates) // gates))
 
 
 def units(task: RecurrentTask, machine: Machine) -> int:
@@ -98,8 +110,8 @@ def pack(cell: str, machine: Machine, weights: list[np.ndarray], last: list[np.n
 def emit(task: RecurrentTask, machine: Machine) -> Code:
     """One step; a unit is some rows of one direction, for all steps in order."""
     rows, size = rows_of(task, machine), padded(task.hidden, machine)
-    form = f"{task.cell} {task.hidden} {task.reverse} {task.given} {rows}"
-    scratch = 4 * size * rows * 3
+    form = f"{task.cell} {task.hidden} {task.reverse} {task.given} {rows} {task.rounded}"
+    scratch = 4 * size * rows * (3 + task.rounded)
     many = units(task, machine)
     build = lambda name: Cells(name, task, machine, rows).text()  # noqa: E731
     return Code((Step(f"{NAME} {form}", build, lambda n: many, (task.steps, task.rows)),), scratch)
@@ -121,7 +133,7 @@ class Cells:
         # Rows beyond the last are the last one again.
         self.row = [b.imin(b.add(first, r), b.sub(self.batch, 1)) for r in range(rows)]
         self.states = [b.at(b.arg.scratch, 4 * self.size * rows * k) for k in range(2)]
-        self.cells = b.at(b.arg.scratch, 4 * self.size * rows * 2)
+        self.cells, self.eighths = (b.at(b.arg.scratch, 4 * self.size * rows * k) for k in (2, 3))
 
     def text(self) -> str:
         """The initial states, all steps two by two, the last states."""
@@ -191,10 +203,13 @@ class Cells:
         y_rows = [b.at(y, b.mul(b.mul(b.add(first, row), hidden), 4)) for row in self.row]
         w = b.at(t.word(b, t.W), b.mul(self.direction, 4 * self.size * hidden * self.gates))
 
-        lanes = self.lanes
+        lanes, factors = self.lanes, old
+        if task.rounded:
+            factors = self.eighths
+            rounding.write(b, old, factors, self.rows * self.size, lanes)
 
         def vectors(o: Any, masks: list[Any]) -> None:
-            sums = self.sums(b.at(w, b.mul(o, 4 * hidden * self.gates)), old, len(masks))
+            sums = self.sums(b.at(w, b.mul(o, 4 * hidden * self.gates)), factors, len(masks))
             for v, mask in enumerate(masks):
                 here = b.add(o, v * lanes)
                 for r in range(self.rows):

@@ -14,7 +14,9 @@ from dojang.engine.fuse import Group
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import dense, fallback
 from dojang.engine.kernels.other import recurrent as kernel
+from dojang.engine.kernels.other import rounding
 from dojang.engine.kernels.other.recurrent import RecurrentTask
+from dojang.engine.kernels.other.rounding import RoundingTask
 from dojang.engine.kernels.task import Refusal, Task
 from dojang.engine.plan.choose import Choice
 from dojang.engine.plan.context import PlanContext
@@ -75,11 +77,14 @@ def compute(context: PlanContext, group: Group) -> tuple[Place, Place] | None:
     reverse = (False, True) if many == 2 else (node.attrs["direction"] == "reverse",)
     states = len(group.inputs) - 1
     task = RecurrentTask(
-        cell, hidden, steps, batch, reverse, tuple(k < states for k in range(2)), node.attrs["reset_after"]
-    )
+        cell, hidden, steps, batch, reverse, tuple(k < states for k in range(2)), node.attrs["reset_after"],
+        node.attrs["rounded"],
+    )  # fmt: skip
     if isinstance(kernel.offer(task, context.machine), Refusal):
         return None
     sources = [flat(context, group, name) for name in group.inputs]
+    if task.rounded and sources[0] is not None:
+        sources[0] = rounded(context, group, sources[0])
     products = product(context, group, sources[0], steps, batch, inputs) if None not in sources else None
     if products is None:
         return None
@@ -92,6 +97,13 @@ def compute(context: PlanContext, group: Group) -> tuple[Place, Place] | None:
         assert source is not None
         slots[slot] = source
     return (sequence, ends) if context.simple(group, kernel, task, 1, slots, packing) else None
+
+
+def rounded(context: PlanContext, group: Group, x: Place) -> Place:
+    """The inputs of all steps rounded together to 8 bits."""
+    y = context.fresh((1, prod(x.shape)))
+    context.simple(group, rounding, RoundingTask(prod(x.shape)), 1, {t.X: x, t.Y: y})
+    return y
 
 
 def arrays_name(node: Node) -> str:

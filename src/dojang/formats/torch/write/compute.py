@@ -111,6 +111,8 @@ def recurrent(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: 
     states = [*inputs[1:], *(x.new_zeros(ends) for _ in range(2 if cell == "lstm" else 1))][
         : 2 if cell == "lstm" else 1
     ]
+    if attrs["rounded"]:
+        return _rounded_lstm(x, states, attrs, arrays)
     if cell == "gru" and not attrs["reset_after"]:
         parts = [_early_gru(x, states[0][k], arrays, "_reverse" if k else "", back or k == 1) for k in range(ends[0])]
         y, last = torch.stack([p[0] for p in parts], 1), torch.stack([p[1] for p in parts])
@@ -136,6 +138,37 @@ def _early_gru(x: Tensor, h: Tensor, arrays: Arrays, end: str, back: bool) -> tu
         new = torch.tanh(gates[:, 2 * size :] + F.linear(reset * h, r[2 * size :]))
         h = made[step] = (1 - update) * new + update * h
     return torch.stack([made[step] for step in range(len(x))]), h
+
+
+def _rounded_lstm(x: Tensor, states: Sequence[Tensor], attrs: Attrs, arrays: Arrays) -> Tensor:
+    """An LSTM whose weights multiply inputs and states that are rounded to 8 bits; gradients pass the rounding."""
+    sequence, last = [], []
+    for d, end in enumerate(("", "_reverse")[: len(states[0])]):
+        back, h, c = attrs["direction"] == "reverse" or d == 1, states[0][d], states[1][d]
+        bias = arrays[f"bias_ih{end}"] + arrays[f"bias_hh{end}"] if attrs["bias"] else None
+        products = F.linear(_to_eighths(x), arrays[f"weight_ih{end}"], bias)
+        made: dict[int, Tensor] = {}
+        for step in range(len(x) - 1, -1, -1) if back else range(len(x)):
+            sums = products[step] + F.linear(_to_eighths(h), arrays[f"weight_hh{end}"])
+            i, f, g, o = sums.chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = made[step] = torch.sigmoid(o) * torch.tanh(c)
+        sequence.append(torch.stack([made[step] for step in range(len(x))]))
+        last.append((h, c))
+    if attrs["output"] == "sequence":
+        return torch.stack(sequence, 1)
+    return torch.stack([pair[attrs["output"] == "cell"] for pair in last])
+
+
+def _to_eighths(x: Tensor) -> Tensor:
+    """The numbers rounded to 8 bits over their range, 0 in it, and made real again."""
+    with torch.no_grad():
+        zero = x.new_zeros(())
+        low, high = torch.minimum(x.amin(), zero), torch.maximum(x.amax(), zero)
+        scale = torch.where(high > low, (high - low) / 255, torch.ones_like(low))
+        shift = torch.clamp(torch.round(-low / scale), max=255)
+        rounded = torch.clamp(torch.round(x / scale), -shift, 255 - shift) * scale
+    return x + (rounded - x).detach()
 
 
 def _pads(attrs: Attrs, x: Tensor) -> tuple[tuple[int, int], ...]:
