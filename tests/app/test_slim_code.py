@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def test_a_wrong_way_that_leaves_guessing_stops_with_the_reason(project: Path, d
     assert ran.code == 2
     assert "no cut can be judged by that" in ran.err
     assert not (tmp_path / "out" / "model.onnx").exists()
+
+
+def test_another_order_of_the_classes_is_named(project: Path, dojang: Command, tmp_path: Path) -> None:
+    """Folders whose names sort otherwise than the owner's labels."""
+    for old, new in zip("abc", ("zebra", "cat", "horse"), strict=True):
+        shutil.copytree(project / "pics" / old, tmp_path / "pics" / new)
+    ran = dojang("slim", f"{project / 'mine.py'}:build", "--weights", project / "w.pt", "--input-size", "3,12,12",
+                 "--data", tmp_path / "pics", "--normalise", "half", "-o", tmp_path / "out")  # fmt: skip
+    assert ran.code == 2
+    assert "another order" in ran.err
+    assert "'cat'" in ran.err
+    assert len(ran.err.strip().splitlines()) <= 2
 
 
 def test_figures_are_those_of_the_owners_code_and_the_result_fits_it(

@@ -52,7 +52,7 @@ from dojang.slimming.search import check_request
 from dojang.slimming.search import slim as search
 from dojang.training.asked import Asked, Layout, PerChannel, TaskFlag, Values
 from dojang.training.data import Data, Split, content_hash
-from dojang.training.guessing import guessing_accuracy
+from dojang.training.guessing import guessing_accuracy, other_order
 from dojang.training.record import METRICS
 
 Runtime = Literal["dojang", "torch", "onnxruntime"]
@@ -373,15 +373,18 @@ def found_out(
     return known, diagnosis_of(known, choice, processes, more=more, correlate=False, progress=progress)
 
 
-def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: ProgressDisplay) -> float | None:
+def believable(graph: Graph, part: Split, data: Data, max_drop: float, progress: ProgressDisplay) -> float | None:
     """How good the network is as it came, on the samples that choices are made on; said before anything else.
 
     Raises `DataError` where it answers no better than by always giving the same best answer (the most frequent class,
-    of several classes to a sample for each of them, the mean of amounts), unless all accuracy may be lost.
+    of several classes to a sample for each of them, the mean of amounts), and where it would be far better if its
+    outputs stood for the classes in another order, unless all accuracy may be lost.
     """
+    task = data.task
     if task == "unlabelled" or not len(part):
         return None
-    found = accuracy(graph, part)
+    outputs = answers(graph, part)
+    found = part.accuracy(outputs, output_numbers(graph))
     progress.stage(f"as it came the network scores {found:.2%} ({METRICS[task]}) on {len(part)} selection samples")
     share = guessing_accuracy(part)
     if task != "classification":
@@ -394,6 +397,15 @@ def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: 
                 "evaluate=FUNCTION judges by a measure of your own"
             )
         return found
+    better, order = other_order(outputs.argmax(axis=1), part)
+    if max_drop < 100 and len(part) >= FEW and better > max(2 * found, share) and better > KNOWN:
+        wrong = next(k for k in range(len(data.classes)) if order[k] != k)
+        raise DataError(
+            f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and would answer {better:.1%} if "
+            f"its outputs stood for the classes in another order: output {order[wrong]} is largest for most samples of "
+            f"{data.classes[wrong]!r}, which is class {wrong} here. Classes are in the order of their names, or as the "
+            "data state them; rename the folders so that they sort as the network was trained (0_cat, 1_dog)"
+        )
     if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
         raise DataError(
             f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and always naming the most "
@@ -403,6 +415,8 @@ def believable(graph: Graph, part: Split, task: str, max_drop: float, progress: 
     return found
 
 
+KNOWN = 0.5
+"""A network that names at least so many samples right, in some order of its classes, knows them."""
 FEW = 50
 """Of fewer samples nothing is concluded about a network that answers most of them wrong."""
 
@@ -421,7 +435,7 @@ def _work(
     lossless, max_drop, runtime, seed = asked.lossless, asked.max_drop, asked.runtime, asked.seed
     batch_size = asked.batch_size
     choice = chosen(data, seed, held)
-    as_came = None if lossless and not asked.bits else believable(graph, choice.test, data.task, max_drop, progress)
+    as_came = None if lossless and not asked.bits else believable(graph, choice.test, data, max_drop, progress)
     progress.stage("looking for waste")
     known, diagnosis = found_out(graph, choice, asked, processes, progress)
     for broken in diagnosis.at_least("error"):
@@ -609,11 +623,15 @@ def scorer(graph: Graph, samples: int) -> Callable[[np.ndarray], np.ndarray]:
 
 def accuracy(graph: Graph, part: Split) -> float:
     """What the network scores on a part, see `Split.accuracy`."""
+    return part.accuracy(answers(graph, part), output_numbers(graph))
+
+
+def answers(graph: Graph, part: Split) -> np.ndarray:
+    """What the network gives for each sample of a part, (n, numbers)."""
     run = scorer(graph, len(part))
-    outputs = [
+    return np.concatenate([
         run(part.inputs(i, i + BATCH)).reshape(min(BATCH, len(part) - i), -1) for i in range(0, len(part), BATCH)
-    ]
-    return part.accuracy(np.concatenate(outputs), output_numbers(graph))
+    ])  # fmt: skip
 
 
 def final_figures(

@@ -40,6 +40,23 @@ def guessing_accuracy(part: Split) -> float:
     return 0.0
 
 
+def other_order(answers: NDArray[Any], part: Split) -> tuple[float, NDArray[np.int64]]:
+    """The share of right classes if the outputs stood for the classes in another order, and that order: the output for
+    each class. Pairs are taken greedily, the most frequent first; `answers` (n,) are the outputs that are largest.
+
+    Right where the network knows its classes: most samples of one then have one answer.
+    """
+    many = int(max(part.y.max(), answers.max())) + 1
+    counts = np.bincount(part.y * many + answers, minlength=many * many).reshape(many, many)
+    order, right, left = np.full(many, -1), 0, counts.astype(np.int64)
+    for _ in range(many):
+        label, answer = np.unravel_index(int(left.argmax()), left.shape)
+        order[label] = answer
+        right += int(counts[label, answer])
+        left[label], left[:, answer] = -1, -1
+    return right / len(part), order
+
+
 def loss_of(outputs: NDArray[Any], part: Split, numbers: Numbers = "scores") -> float:
     """The mean loss of outputs (n, …), which are `numbers`: cross-entropy, binary cross-entropy with several classes to
     a sample, or squared error. Infinite where an output is not finite.
