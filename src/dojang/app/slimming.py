@@ -403,8 +403,8 @@ def believable(graph: Graph, part: Split, data: Data, max_drop: float, progress:
         raise DataError(
             f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and would answer {better:.1%} "
             f"if its outputs stood for the classes in another order: output {order[wrong]} is largest for most samples "
-            f"of {data.classes[wrong]!r}, which is class {wrong} here. Classes are in the order of their names, or as the "
-            "data state them; rename the folders so that they sort as the network was trained (0_cat, 1_dog)"
+            f"of {data.classes[wrong]!r}, which is class {wrong} here. Classes are in the order of their names, or as "
+            "the data state them; rename the folders so that they sort as the network was trained (0_cat, 1_dog)"
         )
     if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
         raise DataError(
