@@ -105,6 +105,11 @@ def convolve(
     array([0, 1, 4, 7, 6])
     """
     f, g = _numbers(f), _numbers(g)
+    usual = mode == "full" and precision == "auto" and type(dx) is float and dx == 1.0
+    if usual and f.ndim == g.ndim == 1 and f.dtype == g.dtype in FLOATS:
+        products = f.size * g.size
+        if 0 < products < (SHORT_PRODUCTS if min(f.size, g.size) <= SHORT_KERNEL else FEW_PRODUCTS):
+            return np.convolve(f, g)  # at once: checks take as long as the sums
     if f.ndim != g.ndim or not 1 <= f.ndim <= 3:
         raise ShapeError(f"convolve takes two arrays of one rank, 1 to 3; got ranks {f.ndim} and {g.ndim}")
     if not f.size or not g.size:
@@ -169,6 +174,7 @@ def _steps(dx: float | Sequence[float], axes: int) -> list[float]:
     return steps
 
 
+FLOATS = (np.dtype("f4"), np.dtype("f8"))
 FEW_PRODUCTS, SHORT_KERNEL, SHORT_PRODUCTS = 1 << 12, 11, 1 << 15
 """Products below which NumPy is sooner done than a kernel is called; and products below which it is with kernels of so
 many taps, for which it has code of its own (Emerald Rapids, 2026).
