@@ -7,8 +7,9 @@ The set is made by a rule, from a seed: two to five filled discs, squares, trian
 coloured noise, each up to a third hidden by the next. YOLOv8n starts from ultralytics' yaml with random weights and is
 trained for --first-epochs; then dojang is asked for 1 / --ratio of its multiplications, `tune` being --epochs of the
 same trainer and `evaluate` the validator's mAP50-95. The validator looks at two parts: one that the search chooses by,
-and a test part of the same size that is looked at once, at the end. The control is the network that came in, tuned by
-the same function as often as the result was.
+and a test part of the same size that is looked at once, at the end. The control in the table is
+the network that came in, tuned once by the same function; the search tunes in up to three parts, and the control that
+it keeps for itself, tuned as the result was, stands in the report below the table.
 
 It can be stopped and given again: the first training and every tuning stand under --out. As it stands it
 takes hours of one core; `--pictures 64 --first-epochs 2 --epochs 1` is a look at the whole way in minutes.
