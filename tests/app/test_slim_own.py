@@ -106,6 +106,9 @@ def test_the_owners_loop_and_measure_decide(trained: tuple[Net, Tensor, Tensor],
     done.save(tmp_path / "slim.pt")
     again = load_slim(tmp_path / "slim.pt", Net())
     torch.testing.assert_close(again(x[:5]), done.module(x[:5]))
+    with pytest.raises(UsageError, match=r"slim.onnx: save writes a PyTorch state dict, not a .onnx file"):
+        done.save(tmp_path / "slim.onnx")
+    assert not (tmp_path / "slim.onnx").exists()
     assert sum(p.numel() for p in again.parameters()) < sum(p.numel() for p in module.parameters())
     train(again, x, y, 1)
 

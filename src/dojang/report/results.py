@@ -307,11 +307,17 @@ class Slimming(Result):
 
     def save(self, path: str | Path) -> None:
         """Writes the module as a state dict, which `dojang.load_slim(path, module)` puts into a fresh module of the
-        same class. Raises `UsageError` where there is no module.
+        same class. Raises `UsageError` where there is no module, and for the name of a file of another format.
         """
         if self.module is None:
             raise UsageError(
                 "save writes a PyTorch module, and none was given to slim; write .graph with dojang.export"
+            )
+        other = Path(path).suffix.lower()
+        if other in {".onnx", ".safetensors", ".npz", ".py"}:
+            raise UsageError(
+                f"{path}: save writes a PyTorch state dict, not a {other} file; name it .pt, or write .graph with "
+                "dojang.export"
             )
         from dojang.formats.torch.write.saved import save_slim
 
