@@ -189,6 +189,48 @@ def test_every_value_between_is_on_its_grid_and_off_by_one_step_at_most() -> Non
             assert (off > 0.5).mean() < 0.002, f"{seed}: {node.name}"
 
 
+def flattening(seed: int) -> tuple[Drawn, bytes]:
+    """A convolution of narrow groups, a pooling, and a dense layer of the whole image."""
+    drawn = Drawn(seed)
+    drawn.shapes["x"] = (32, 9, 7)
+    first = drawn.grid("x")
+    weight, bias = drawn.weight(first, 32, 4, 3, 3)
+    made = drawn.node("Conv", [first, weight, bias], (32, 9, 7), group=8, pads=[1] * 4)
+    narrow = drawn.grid(drawn.node("Relu", [made], (32, 9, 7)))
+    pooled = drawn.node("MaxPool", [narrow], (32, 4, 3), kernel_shape=[2, 2], strides=[2, 2])
+    flat = drawn.node("Flatten", [pooled], (384,))
+    drawn.scales[flat] = drawn.scales[narrow]
+    weight, bias = drawn.weight(flat, 21, 384)
+    last = drawn.grid(drawn.node("Gemm", [flat, weight, bias], (21,), transB=1))
+    outputs = [last, *([pooled] if seed % 2 else [])]  # what a part of the image is needed for besides
+    graph = helper.make_graph(
+        drawn.nodes, "g", [helper.make_tensor_value_info("x", 1, ["N", 32, 9, 7])],
+        [helper.make_tensor_value_info(n, 1, None) for n in outputs], drawn.held,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 19)]
+    return drawn, helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+@BYTES
+@pytest.mark.parametrize("seed", range(6))
+def test_a_dense_layer_of_a_whole_image_stays_in_bytes(seed: int) -> None:
+    drawn, data = flattening(seed)
+    graph = onnx_format.from_bytes(data)
+    x = np.random.default_rng(seed).normal(scale=2, size=(3, *drawn.shapes["x"])).astype("f4")
+    compiled = compile(graph, threads=1 + seed % 2)
+    found, right = compiled.run(x).outputs, run_reference(graph, x).outputs
+    peer = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    (dense,) = (c for c in compiled.plan().choices if c.op == "dense")
+    assert dense.algorithm == "eight"
+    assert not [c for c in compiled.plan().choices if c.op == "flatten"]
+    for ours, *others in zip(found, right, peer, strict=True):
+        for other in others:
+            off, spread = np.abs(ours.astype("f8") - other), float(np.abs(other).max()) + 1e-6
+            assert off.mean() <= 0.004 * spread
+            assert off.max() <= 0.15 * spread
+    assert np.array_equal(compiled(x[:1]), found[0][:1])
+
+
 def sample(**changes) -> Graph:
     """A quantised convolution between grids."""
     rng = np.random.default_rng(3)

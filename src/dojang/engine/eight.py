@@ -291,7 +291,9 @@ class EightFusion:
 
     def layer(self, node: Node):
         """A convolution or a dense layer of whole numbers, with the grid behind it, if there is one."""
-        grid, quantised = self.of(node.inputs[0]), node.array("weight") in self.graph.precisions
+        view = self.flattened(node)
+        inputs = node.inputs if view is None else view.inputs
+        grid, quantised = self.of(inputs[0]), node.array("weight") in self.graph.precisions
         if node.name in self.real or (grid is None and not quantised):
             return None
         if grid is None:
@@ -300,14 +302,14 @@ class EightFusion:
         if (why := self.refusal(node, grid) if quantised else UNFIT) is not None:
             self.real[node.name] = why
             return None
-        members, last, factor = [node], node, None
+        members, last, factor = [node] if view is None else [view, node], node, None
         reader = self.f.only_reader(node.name)
         if reader is not None and (factor := self.factor(reader, node.name)) is not None:
-            members, last = [node, reader], reader
+            members, last = [*members, reader], reader
         acts, end = self.chain(last)
         if end is None:
             part = EightPart("layer", (grid,), None, factor=factor, activation=in_a_row(acts))
-            return self.take(node, [*members, *(n for n, _ in acts)], node.inputs, part)
+            return self.take(node, [*members, *(n for n, _ in acts)], inputs, part)
         out = self.grids[end.name]
         if bias_error(self.graph, node, grid) > BIAS_PART * out.scale[0]:
             self.real[node.name] = "its bias is much finer than its sums, and so is the result"
@@ -316,7 +318,21 @@ class EightFusion:
         activation = in_a_row(acts) if bounds is None else None
         low, high = bounds or (0, 255)
         part = EightPart("layer", (grid,), out, low, min(high, span(end)), factor, activation=activation)
-        return self.take(node, [*members, *(n for n, _ in acts), end], node.inputs, part)
+        return self.take(node, [*members, *(n for n, _ in acts), end], inputs, part)
+
+    def flattened(self, node: Node) -> Node | None:
+        """What makes a row of an image that a dense layer alone reads: the layer is then a convolution whose kernel is
+        as large as the image.
+        """
+        if node.op != "dense" or self.of(node.inputs[0]) is not None:
+            return None
+        view = self.graph[self.f.source(node.inputs[0])]
+        if view.op not in VIEWS or self.f.only_reader(view.name) is not node:
+            return None
+        before, after = self.shapes[self.f.source(view.inputs[0])], self.shapes[view.name]
+        if before is None or after is None or not 3 <= len(before) <= 4 or len(after) != 2 or before[0] != after[0]:
+            return None
+        return view
 
     def refusal(self, node: Node, grid: Precision) -> str | None:
         """Why a layer with quantised weights that reads a value on a grid cannot be computed in bytes."""

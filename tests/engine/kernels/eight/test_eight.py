@@ -14,8 +14,9 @@ import pytest
 from dojang.arith.conv import Conv
 from dojang.base.errors import ShapeError
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.eight import conv, depthwise, elements, pool
+from dojang.engine.kernels.eight import conv, depthwise, elements, grouped, pool
 from dojang.engine.kernels.eight.conv import EightTask
+from dojang.engine.kernels.eight.dot import dot_of
 from dojang.engine.kernels.eight.elements import EightMap
 from dojang.engine.kernels.eight.pool import EightPool
 from dojang.engine.kernels.eight.store import Requantised
@@ -62,11 +63,14 @@ def rows(values: np.ndarray, ld: int, fill: int = FILL) -> np.ndarray:
     return out
 
 
-def layer(rng: np.random.Generator, rank: int) -> Conv | None:
+def layer(rng: np.random.Generator, rank: int, narrow: bool = False) -> Conv | None:
     groups = int(rng.choice([1, 1, 2, 3]))
     icg, ocg = int(rng.integers(1, 22)), int(rng.integers(1, 90 if groups == 1 else 24))
     if rng.integers(4) == 0:
         groups, icg, ocg = int(rng.integers(2, 40)), 1, 1
+    if narrow:  # groups that fill a register together
+        icg, ocg = int(rng.choice([4, 8, 16])), int(rng.choice([4, 8]))
+        groups = 16 // ocg * int(rng.integers(1, 4))
     kernel, stride, dilation = (tuple(int(v) for v in rng.integers(1, m, rank)) for m in (4, 3, 3))
     padding = tuple((int(a), int(b)) for a, b in rng.integers(0, 3, (rank, 2)) * int(rng.integers(0, 2)))
     size = tuple(int(v) for v in rng.integers(1, 12 if rank < 3 else 6, rank))
@@ -85,12 +89,12 @@ def finish_of(rng: np.random.Generator) -> Requantised:
     return Requantised(zero=int(rng.integers(0, 256)), low=low, high=high, large=bool(rng.integers(2)))
 
 
-@pytest.mark.parametrize("seed", range(36))
+@pytest.mark.parametrize("seed", range(54))
 def test_sums_of_products_are_exact(seed: int) -> None:
     rng = np.random.default_rng(seed)
     c = None
     while c is None:
-        c = layer(rng, seed % 3 + 1)
+        c = layer(rng, seed % 3 + 1, seed >= 36)
     n, finish = int(rng.integers(1, 4)), finish_of(rng)
     zero = int(rng.choice([0, 255, rng.integers(0, 256)]))
     x = rng.integers(0, 256, (n, c.ic, *c.size)).astype("u1")
@@ -104,7 +108,7 @@ def test_sums_of_products_are_exact(seed: int) -> None:
     right = finished(np.moveaxis(sums, 1, -1), factor, finish).reshape(n, -1, c.oc)
     out = np.full(right.shape[0] * right.shape[1] * task.y_ld, FILL, right.dtype)
     for machine in MACHINES:
-        for module in (conv, depthwise):
+        for module in (conv, depthwise, grouped):
             if isinstance(module.offer(task, machine), Refusal):
                 continue
             weights, ends = module.pack(task, machine, w, bias, factor)
@@ -120,6 +124,10 @@ def test_both_kernels_are_forced() -> None:
     for machine in MACHINES:
         assert isinstance(conv.offer(some, machine), Offer)
         assert isinstance(depthwise.offer(some, machine), Offer)
+    narrow = EightTask(Conv.of(64, 32, (5, 5), (3, 3), groups=8), 64, 32)
+    for machine in MACHINES:
+        takes = isinstance(grouped.offer(narrow, machine), Offer)
+        assert takes == (dot_of(machine) is not None and dot_of(machine).depth == 4)
 
 
 def test_sums_beyond_the_largest_number_are_clamped_and_not_wrapped() -> None:

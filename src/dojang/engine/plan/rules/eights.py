@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from dojang.arith.conv import Conv
+from dojang.arith.graph import Node
 from dojang.arith.precision import Precision
-from dojang.arith.shapes import conv_problem
+from dojang.arith.shapes import Shape, conv_problem
 from dojang.engine.eight import EightPart, centred, scales_of
 from dojang.engine.fuse import Group
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv import fallback
-from dojang.engine.kernels.eight import conv, depthwise, elements, pool
+from dojang.engine.kernels.eight import conv, depthwise, elements, grouped, pool
 from dojang.engine.kernels.eight.conv import EightTask
 from dojang.engine.kernels.eight.elements import EightMap
 from dojang.engine.kernels.eight.pool import EightPool
@@ -107,14 +108,11 @@ def same(context: PlanContext, group: Group, part: EightPart) -> None:
 def layer(context: PlanContext, group: Group, part: EightPart) -> None:
     """A convolution or a dense layer by the kernel that is predicted to be the fastest."""
     node, x = group.node, bytes_of(context, group.inputs[0])
-    if node.op == "dense":
-        problem = Conv.of(x.channels, node.attrs["out"], (1,), 1, bias=node.attrs["bias"])
-    else:
-        problem = replace(conv_problem(node.attrs, [x.shape]), n=1)
+    problem = problem_of(node, x.shape)
     y = fresh(context, group.value) if part.out is not None else context.target(group.value)
     task = EightTask(problem, x.ld, y.ld, part.grids[0].zero[0], finish_of(context, group, part))
     able, refused = [], []
-    for kernel in (depthwise, conv):
+    for kernel in KERNELS:
         match kernel.offer(task, context.machine):
             case Offer(seconds):
                 able.append((seconds, kernel))
@@ -143,6 +141,16 @@ def layer(context: PlanContext, group: Group, part: EightPart) -> None:
     context.add(KernelStep(choice, kernel, task, x.images, slots, packing))
 
 
+def problem_of(node: Node, shape: Shape) -> Conv:
+    """The convolution that a layer is, of one image; for a dense layer of a whole image, one as large as that."""
+    if node.op != "dense":
+        return replace(conv_problem(node.attrs, [shape]), n=1)
+    size = shape[2:] if prod(shape[2:]) > 1 else (1,)
+    return Conv.of(shape[1], node.attrs["out"], size, size, bias=node.attrs["bias"])
+
+
+KERNELS = (depthwise, grouped, conv)
+"""The kernels of layers in bytes."""
 CLEARLY = 0.9
 """Part of the time in bytes below which float32 must be predicted: predictions are not nearer to the truth, and each
 change of the number type rounds."""
@@ -167,12 +175,10 @@ def in_floats(context: PlanContext, group: Group) -> InFloats | None:
     """
     part, node = part_of(group), group.node
     x, y = context.shape(group.inputs[0]), context.shape(group.value)
-    if node.op == "dense":
-        problem = Conv.of(x[1], node.attrs["out"], (1,), 1, bias=node.attrs["bias"])
-    else:
-        problem = replace(conv_problem(node.attrs, [x]), n=1)
+    problem = problem_of(node, x)
+    row = problem_of(node, (x[0], prod(x[1:]))) if node.op == "dense" else problem
     strict = context.strict or node.name in context.exact
-    task = Task(problem, x[1], y[1], None, 0, "f32", strict, resident_ratio=context.resident_ratio)
+    task = Task(row, row.ic, y[1], None, 0, "f32", strict, resident_ratio=context.resident_ratio)
     algorithm, seconds, _ = context.choose(task)
     if algorithm is fallback:
         return None
@@ -183,7 +189,7 @@ def in_floats(context: PlanContext, group: Group) -> InFloats | None:
             seconds += offer.seconds
     own = EightTask(problem, t.ceil_div(x[1], 4) * 4, t.ceil_div(y[1], 4) * 4, part.grids[0].zero[0],
                     finish_of(context, group, part))  # fmt: skip
-    offers = (kernel.offer(own, context.machine) for kernel in (depthwise, conv))
+    offers = (kernel.offer(own, context.machine) for kernel in KERNELS)
     best = min((offer.seconds for offer in offers if isinstance(offer, Offer)), default=float("inf"))
     return InFloats(algorithm.NAME, seconds, best)
 
