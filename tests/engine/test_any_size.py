@@ -391,3 +391,14 @@ def test_a_detector_whose_anchors_are_computed_from_the_size_answers_at_any(real
     small, large = (dojang.load(model, input_size=(3, h, w)) for _, h, w in (sizes[0], sizes[2]))
     assert [n.op for n in small.nodes] == [n.op for n in large.nodes]
     assert dojang.count(small).total.params == dojang.count(large).total.params == 2 * 3 * (64 + 256)
+
+
+def test_a_value_that_is_spread_over_the_image_is_so_at_every_size():
+    nodes = [
+        ("ReduceMean", ["x", "last"], ["m"], {"keepdims": 1}),
+        ("Shape", ["x"], ["s"], {}),
+        ("Expand", ["m", "s"], ["e"], {}),
+        ("Concat", ["x", "e"], ["y"], {"axis": 1}),
+    ]
+    model = opened(nodes, {"last": np.array([2])}, ["n", 4, "w"])
+    as_onnxruntime(model, *(rng.standard_normal(s).astype("f4") for s in [(1, 4, 1), (1, 4, 20), (2, 4, 7)]))
