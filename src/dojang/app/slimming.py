@@ -404,10 +404,9 @@ def believable(graph: Graph, part: Split, data: Data, max_drop: float, progress:
             raise DataError(
                 f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and would answer "
                 f"{better:.1%} if its outputs stood for the classes in another order: output {order[wrong]} is largest "
-                "for many "
-                f"samples of {data.classes[wrong]!r}, which is class {wrong} here. Classes are in the order of their "
-                "names, or as the data state them; rename the folders so that they sort as the network was trained "
-                "(00_cat, 01_dog)"
+                f"for many samples of {data.classes[wrong]!r}, which is class {wrong} here. Classes are in the order "
+                "of their names, or as the data state them; rename the folders so that they sort as the network was "
+                "trained (00_cat, 01_dog)"
             )
     if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
         raise DataError(

@@ -106,10 +106,8 @@ def convolve(
     """
     f, g = _numbers(f), _numbers(g)
     usual = mode == "full" and precision == "auto" and type(dx) is float and dx == 1.0
-    if usual and f.ndim == g.ndim == 1 and f.dtype == g.dtype in FLOATS:
-        products = f.size * g.size
-        if 0 < products < (SHORT_PRODUCTS if min(f.size, g.size) <= SHORT_KERNEL else FEW_PRODUCTS):
-            return np.convolve(f, g)  # at once: checks take as long as the sums
+    if usual and f.ndim == g.ndim == 1 and f.dtype == g.dtype in FLOATS and f.size and g.size and _few(f, g):
+        return np.convolve(f, g)  # at once: checks take as long as the sums
     if f.ndim != g.ndim or not 1 <= f.ndim <= 3:
         raise ShapeError(f"convolve takes two arrays of one rank, 1 to 3; got ranks {f.ndim} and {g.ndim}")
     if not f.size or not g.size:
@@ -174,21 +172,30 @@ def _steps(dx: float | Sequence[float], axes: int) -> list[float]:
     return steps
 
 
-LEAST_KERNEL, NEAR_BYTES = 4, 1 << 20
 FLOATS = (np.dtype("f4"), np.dtype("f8"))
 FEW_PRODUCTS, SHORT_KERNEL, SHORT_PRODUCTS = 1 << 12, 11, 1 << 15
 """Products below which NumPy is sooner done than a kernel is called; and products below which it is with kernels of so
 many taps, for which it has code of its own (Emerald Rapids, 2026).
 """
+LEAST_KERNEL, NEAR_BYTES = 4, 1 << 20
+"""Taps for which NumPy is sooner done with signals of up to so many bytes: the kernel's copy of the signal with its
+border takes longer than the sums (Emerald Rapids, 2026).
+"""
+
+
+def _few(f: Array, g: Array) -> bool:
+    """Whether NumPy is sooner done with the sums of two rows of numbers than a kernel of ours."""
+    long, short = (f, g) if f.size >= g.size else (g, f)
+    products = long.size * short.size
+    if short.size <= SHORT_KERNEL and products < SHORT_PRODUCTS:
+        return True
+    return products < FEW_PRODUCTS or (short.size <= LEAST_KERNEL and long.nbytes <= NEAR_BYTES)
 
 
 def _row(a: Array, k: Array, pads: tuple[int, int]) -> Array:
     """One axis: the sums of products of a, with `pads` zeros around it, and k turned round."""
-    products = a.size * k.size
-    few = products < FEW_PRODUCTS or (k.size <= SHORT_KERNEL and products < SHORT_PRODUCTS)
-    few |= k.size <= LEAST_KERNEL and a.nbytes <= NEAR_BYTES  # the copy with its border takes longer than the sums
     results = a.size + sum(pads) - k.size + 1
-    if few or not np.isfinite(k).all():  # NaN and infinity must not meet the zeros around a
+    if _few(a, k) or not np.isfinite(k).all():  # NaN and infinity must not meet the zeros around a
         first = k.size - 1 - pads[0]
         y = np.convolve(a, k)
         return y if y.size == results else y[first : first + results].copy()

@@ -86,16 +86,17 @@ class _Kernel:
         """In a child process nobody else is in the middle of it."""
         self.lock = threading.Lock()
 
-    def run(self, x: Array, taps: Array, y: Array, span: tuple[int, int], threads: int) -> None:
+    def run(self, x: Array, taps: Array, y: Array, span: tuple[int, int]) -> None:
+        """Fills y, whole chunks; `span` says where the signal begins in x, and where it ends."""
         chunks = y.size // chunk_of(self.kind, self.machine)
-        units = 1 if threads == 1 else min(chunks, MOST_UNITS)
+        units = 1 if self.threads == 1 else min(chunks, MOST_UNITS)
         share = -(-chunks // units)
         words = [x.ctypes.data, taps.ctypes.data, y.ctypes.data, *span, taps.size, chunks, share]
         with self.lock:
             units = -(-chunks // share)
             program = self.programs.get(units)
             if program is None:
-                program = Program([NativeCall(self.address, words, units)], len(words), 0, threads)
+                program = Program([NativeCall(self.address, words, units)], len(words), 0, self.threads)
                 self.programs[units] = program
             program.args[0] = words
             program.run()
@@ -112,14 +113,12 @@ def correlate(x: Array, taps: Array, before: int, results: int) -> Array:
     Both of one type, float32 or float64, of one axis.
     """
     kind = "f32" if x.dtype == np.float32 else "f64"
-    cores = default_threads()
-    threads = cores if x.size * taps.size > SMALL_PRODUCTS else 1
-    kernel = _kernel(kind, threads)
+    kernel = _kernel(kind, default_threads() if x.size * taps.size > SMALL_PRODUCTS else 1)
     chunk = chunk_of(kind, kernel.machine)
     whole = -(-results // chunk) * chunk
     row = np.zeros(whole + taps.size - 1, x.dtype)
     on = x[: row.size - before]
     row[before : before + on.size] = on
     y = np.empty(whole, x.dtype)
-    kernel.run(row, np.ascontiguousarray(taps), y, (before, before + on.size), threads)
+    kernel.run(row, np.ascontiguousarray(taps), y, (before, before + on.size))
     return y[:results]

@@ -130,7 +130,7 @@ def prepare(
     if uses < MANY_USES:
         early = _prepare(kernels, shape, dtype, options, threads, True)
         if uses * early.waits < SOON * COMPILE_CYCLES:
-            return early
+            return early  # also where there is nothing better to compile
     return _prepare(kernels, shape, dtype, options, threads, False)
 
 

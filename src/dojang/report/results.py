@@ -314,7 +314,7 @@ class Slimming(Result):
                 "save writes a PyTorch module, and none was given to slim; write .graph with dojang.export"
             )
         other = Path(path).suffix.lower()
-        if other in {".onnx", ".safetensors", ".npz", ".py"}:
+        if other in {".onnx", ".safetensors", ".npz", ".net", ".pt2", ".py"}:
             raise UsageError(
                 f"{path}: save writes a PyTorch state dict, not a {other} file; name it .pt, or write .graph with "
                 "dojang.export"

@@ -39,7 +39,7 @@ def layer(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Array]) ->
 def rounded_lstm(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> Array:
     """The same of an LSTM whose weights multiply inputs and states that are rounded to 8 bits."""
     assert attrs["cell"] == "lstm", attrs["cell"]
-    x = to_eighths(inputs[0])
+    x = to_8_bits(inputs[0])
     (steps, n, _), hidden, many = x.shape, attrs["hidden"], directions(attrs)
     sequence = np.zeros((steps, many, n, hidden), x.dtype)
     ends = np.zeros((2, many, n, hidden), x.dtype)
@@ -52,7 +52,7 @@ def rounded_lstm(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Arr
         back = attrs["direction"] == "reverse" or d == 1
         h, c = ends[0, d], ends[1, d]
         for step in range(steps)[:: -1 if back else 1]:
-            sums = products[step] + to_eighths(h) @ arrays[f"weight_hh{end}"].T
+            sums = products[step] + to_8_bits(h) @ arrays[f"weight_hh{end}"].T
             i, f, g, o = np.split(sums, 4, axis=1)
             i, f, o = (sigmoid(v) for v in (i, f, o))
             c = f * c + i * np.tanh(g)
@@ -61,7 +61,7 @@ def rounded_lstm(attrs: Attrs, inputs: Sequence[Array], arrays: Mapping[str, Arr
     return sequence if attrs["output"] == "sequence" else ends[int(attrs["output"] == "cell")]
 
 
-def to_eighths(x: Array) -> Array:
+def to_8_bits(x: Array) -> Array:
     """The numbers rounded to 8 bits over their range, 0 in it, and made real again (`kernels/other/rounding.py`)."""
     low, high = min(x.min(initial=0), x.dtype.type(0)), max(x.max(initial=0), x.dtype.type(0))
     scale = (high - low) / x.dtype.type(255) if high > low else x.dtype.type(1)

@@ -133,7 +133,7 @@ class Cells:
         # Rows beyond the last are the last one again.
         self.row = [b.imin(b.add(first, r), b.sub(self.batch, 1)) for r in range(rows)]
         self.states = [b.at(b.arg.scratch, 4 * self.size * rows * k) for k in range(2)]
-        self.cells, self.eighths = (b.at(b.arg.scratch, 4 * self.size * rows * k) for k in (2, 3))
+        self.cells, self.rounded = (b.at(b.arg.scratch, 4 * self.size * rows * k) for k in (2, 3))
 
     def text(self) -> str:
         """The initial states, all steps two by two, the last states."""
@@ -205,7 +205,7 @@ class Cells:
 
         lanes, factors = self.lanes, old
         if task.rounded:
-            factors = self.eighths
+            factors = self.rounded
             rounding.write(b, old, factors, self.rows * self.size, lanes)
 
         def vectors(o: Any, masks: list[Any]) -> None:

@@ -146,10 +146,10 @@ def _rounded_lstm(x: Tensor, states: Sequence[Tensor], attrs: Attrs, arrays: Arr
     for d, end in enumerate(("", "_reverse")[: len(states[0])]):
         back, h, c = attrs["direction"] == "reverse" or d == 1, states[0][d], states[1][d]
         bias = arrays[f"bias_ih{end}"] + arrays[f"bias_hh{end}"] if attrs["bias"] else None
-        products = F.linear(_to_eighths(x), arrays[f"weight_ih{end}"], bias)
+        products = F.linear(_to_8_bits(x), arrays[f"weight_ih{end}"], bias)
         made: dict[int, Tensor] = {}
         for step in range(len(x) - 1, -1, -1) if back else range(len(x)):
-            sums = products[step] + F.linear(_to_eighths(h), arrays[f"weight_hh{end}"])
+            sums = products[step] + F.linear(_to_8_bits(h), arrays[f"weight_hh{end}"])
             i, f, g, o = sums.chunk(4, 1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = made[step] = torch.sigmoid(o) * torch.tanh(c)
@@ -160,7 +160,7 @@ def _rounded_lstm(x: Tensor, states: Sequence[Tensor], attrs: Attrs, arrays: Arr
     return torch.stack([pair[attrs["output"] == "cell"] for pair in last])
 
 
-def _to_eighths(x: Tensor) -> Tensor:
+def _to_8_bits(x: Tensor) -> Tensor:
     """The numbers rounded to 8 bits over their range, 0 in it, and made real again."""
     with torch.no_grad():
         zero = x.new_zeros(())
