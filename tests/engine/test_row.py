@@ -1,5 +1,7 @@
 """Sums along one row of numbers against SciPy's in float64: lengths, modes, types, NaN and infinity, threads."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,14 +80,29 @@ def test_a_long_sum_rounds_like_its_pieces():
     assert found[0] == many
 
 
-def test_forks_have_a_lock_of_their_own():
-    kernel = row._kernel("f32", 1)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_does_not_wait_for_a_call_of_its_parent():
+    """The parent's kernel is in use when the child begins."""
+    f, g = np.ones(2000), np.ones(90)
+    want = convolve(f, g)
+    kernel = row._kernel("f64", 1)
     with kernel.lock:
-        kernel.after_fork()
-        assert kernel.lock.acquire(blocking=False)
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if np.array_equal(convolve(f, g), want) else 1)
+            except BaseException:
+                os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_few_products_are_left_to_numpy():
-    assert functional.FEW_PRODUCTS < functional.SHORT_PRODUCTS
-    f = np.arange(5.0)
-    assert np.array_equal(functional._row(f, f, (4, 4)), np.convolve(f, f))
+@pytest.mark.parametrize(
+    ("n", "k", "dtype", "few"),
+    [(5, 5, "f8", True), (40, 100, "f8", True), (2900, 11, "f4", True), (100_000, 4, "f8", True), (60, 80, "f8", False),
+     (3000, 11, "f4", False), (200_000, 4, "f8", False), (1000, 30, "f4", False)],
+)  # fmt: skip
+def test_few_products_are_left_to_numpy(n, k, dtype, few):
+    f, g = np.ones(n, dtype), np.ones(k, dtype)
+    assert functional._few(f, g) == functional._few(g, f) == few
+    assert np.array_equal(convolve(f, g), np.convolve(f, g))

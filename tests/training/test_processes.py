@@ -175,7 +175,10 @@ def test_two_processes_give_what_one_gives_within_rounding(divided: tuple[Divide
     np.testing.assert_allclose(both[:-1], alone[:-1], rtol=1e-3)
     one, two = (run.tensors("float32") for run in divided)
     assert one.keys() == two.keys()
-    for name in one:  # as a whole: which single numbers move most depends on the processor
+    for name in one:
+        # Momentum forgets, so that its single numbers move more than weights do, and how far depends on the processor.
+        most = 2e-3 if name.startswith("momentum") else 1e-3
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-2, atol=most, err_msg=name)
         off = np.linalg.norm(two[name].astype("f8") - one[name])
         assert off <= 0.02 * np.linalg.norm(one[name].astype("f8")) + 1e-3, (name, off)
 

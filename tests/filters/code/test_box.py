@@ -54,7 +54,7 @@ def test_running_sums_are_the_definition(dtype, channels, size, turn):
 @pytest.mark.parametrize(("size", "bits"), [((181, 181), 32), ((255, 256), 32), ((257, 257), 64), ((3, 40000), 64)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sums_beyond_31_bits(size, bits, channels):
-    """Bright pixels of 16 bits: the sums do not wrap, and cost no more than a little."""
+    """Bright pixels of 16 bits: the sums do not wrap, and stay running sums."""
     rng = np.random.default_rng(4)
     image = rng.integers(65000, 65536, (60, 70, channels)).astype("u2")
     kernel = Kernel("box", (np.full(size, 1 / (size[0] * size[1])),))
