@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.direct import Nest, three
 from dojang.engine.kernels.eight import copy
@@ -30,7 +31,8 @@ AS_BYTES = Dot("bytes", 4, 1)
 MOST_TAPS = 15  # of a row: they are unrolled
 
 
-@dataclass(frozen=True)
+@plain_repr
+@dataclass(frozen=True, slots=True)
 class ChannelForm:
     """How one register of channels is computed: `steps` registers of weights for each tap, `reads` bytes of a place
     for a register; `values(b, address, mask)` gives a factor for each step, and `add` the sum with a product.
