@@ -160,6 +160,13 @@ class Job:
         """The same picture and options with another kernel."""
         return self if kernel is self.kernel else replace(self, kernel=kernel)
 
+    def alike(self, kernel: Kernel) -> Job:
+        """The same for a kernel of the same size and anchor that needs no checks (`plan/alike.py`)."""
+        other = object.__new__(Job)
+        other.__dict__.update(self.__dict__, kernel=kernel)
+        other.__dict__.pop("unsized", None)
+        return other
+
     @property
     def fill(self) -> float:
         """The pixel value outside the picture, for borders with a constant: a number of the picture's type."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from copy import copy
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,9 @@ from dojang.base.errors import ShapeError, UsageError
 from dojang.filters.folded import Folded, folds
 from dojang.filters.job import Job, Options, check_dtype
 from dojang.filters.kernels.parse import Kernel
+from dojang.filters.plan.alike import likeness, table_for
 from dojang.filters.plan.choose import FilterPlan, make_plan
+from dojang.filters.plan.method import Method
 from dojang.filters.run import Bound, bind
 from dojang.native.machine import Machine
 from dojang.native.threads import default_threads
@@ -46,28 +50,52 @@ class Prepared:
             )
         self.out_size = self.jobs[0].out_size
         self.out_dtype = self.jobs[0].out_dtype
-        self.plans: tuple[FilterPlan, ...] = tuple(make_plan(self.jobs, machine))
         self._threads = threads or default_threads()
         self._machine, self._first_use = machine, first
         self.shape, self._count = shape, shape[0]
         self.waits = 0.0  # cycles that each call would take less with better code, which is not compiled yet
         wide = self.plans[0].way.name == "passes" and len(self.jobs) == 1 and any(folds(self.jobs[0]))
         self._folded = Folded(self.jobs[0], self._press) if wide else None
+        self._results = [len(plan.jobs) for plan in self.plans]
         self._bound = [] if wide else [self._bind(i) for i in range(len(self.plans))]
+
+    @cached_property
+    def plans(self) -> tuple[FilterPlan, ...]:
+        """The plan of each kernel, or of several together."""
+        return tuple(make_plan(self.jobs, self._machine))
+
+    def alike(self, kernel: Kernel) -> Prepared | None:
+        """The same for another kernel of the same likeness, which is not planned; None if its taps are constants."""
+        table = None if self._folded is not None else table_for(self._method, kernel)
+        if table is None:
+            return None
+        other = copy(self)
+        other.jobs = (self.jobs[0].alike(kernel),)
+        other._bound = [self._bound[0].with_taps(table)]
+        del other.plans  # found when they are asked for
+        return other
 
     def _bind(self, i: int, alone: bool = False) -> Bound:
         """The i-th plan, bound; with `alone` it shares nothing with others, which may be in use."""
         plan = self.plans[i]
-        first = plan.first if self._first_use else None
+        first = self._first_of(i)
         if first is not None:
-            (oh, ow), job = self.out_size, plan.jobs[0]
-            saved = (first.cycles - plan.way.cycles) * self._count * oh * ow * job.channels
-            if saved < COMPILE_CYCLES:
-                self.waits += max(saved, 1.0)
-                plan = replace(plan, way=first)
+            self.waits += max(self._saved(i, first), 1.0)
+            plan = replace(plan, way=first)
         job = self.jobs[self._first(i)].like(plan.jobs[0].kernel)
+        self._method = plan.way  # of a single kernel, the one that is used
         make = Bound if alone else bind
         return make(plan, job, self._machine, self._threads, count=self._count)
+
+    def _first_of(self, i: int) -> Method | None:
+        """The method of the i-th plan as long as its kernels are new and do not pay for code; else None."""
+        first = self.plans[i].first if self._first_use else None
+        return first if first is not None and self._saved(i, first) < COMPILE_CYCLES else None
+
+    def _saved(self, i: int, first: Method) -> float:
+        """Cycles that each call would take less with code of its own."""
+        (oh, ow), plan = self.out_size, self.plans[i]
+        return (first.cycles - plan.way.cycles) * self._count * oh * ow * plan.jobs[0].channels
 
     def _press(self, stack: NDArray, kernel: Kernel, options: Options) -> NDArray:
         """The stack filtered by a part of the kernel."""
@@ -93,8 +121,8 @@ class Prepared:
         first = 0
         if self._folded is not None:
             self._folded.run(stack, results[0])
-        for i, plan in enumerate(self.plans if self._folded is None else ()):
-            last = first + len(plan.jobs)
+        for i, count in enumerate(self._results if self._folded is None else ()):
+            last = first + count
             out = results[first:last]
             if not self._bound[i].run(stack, out):
                 # In use, or left in use by an interrupt: replace it by a new one.
@@ -139,9 +167,24 @@ def _prepare(
     kernels: tuple[Kernel, ...], shape: tuple[int, ...], dtype: np.dtype, options: Options, threads: int | None,
     first: bool,
 ) -> Prepared:  # fmt: skip
-    return Prepared(kernels, shape, dtype, options, threads, first=first)
+    out_dtype = dtype if options.dtype is None else options.dtype
+    kind = likeness(kernels[0], dtype, out_dtype, options.offset) if first and len(kernels) == 1 else None
+    if kind is None:
+        return Prepared(kernels, shape, dtype, options, threads, first=first)
+    key = (kind, shape, dtype, options, threads, threading.get_ident())
+    model = _models.get(key)
+    if model is not None and (ready := model.alike(kernels[0])) is not None:
+        return ready
+    ready = Prepared(kernels, shape, dtype, options, threads, first=first)
+    for old in list(_models)[: max(0, len(_models) + 1 - MOST_MODELS)]:
+        _models.pop(old, None)
+    _models[key] = ready
+    return ready
 
 
+_models: dict[tuple, Prepared] = {}
+"""What was prepared for a kernel of each likeness, on pictures of each shape, by each thread."""
+MOST_MODELS = 16
 _used: dict[int, int] = {}  # how often kernels were used, by their hashes, the last new ones last
 MOST_USED = 1024
 

@@ -205,6 +205,12 @@ class Bound:
         other._take(plan, job, machine, threads, _taps_of(plan))
         return other
 
+    def with_taps(self, taps: NDArray) -> Bound:
+        """The same with another table of taps; only one of the two can run at a time."""
+        other = copy(self)
+        other._taps, other._taps_at = taps, taps.ctypes.data
+        return other
+
     def run(self, image: NDArray, out: NDArray) -> bool:
         """Writes the results for `image` (h, w, c), rows at any pitch, into `out` (kernels, oh, ow, c), or for a stack
         (n, h, w, c), pictures and rows at any pitch, into (kernels, n, oh, ow, c).

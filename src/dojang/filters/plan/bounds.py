@@ -69,7 +69,7 @@ def lines_of(job: Job) -> tuple[int, int]:
     sums = sums_of(job)
     if sums.whole:  # factors are exact; the whole numbers of very small taps are 0
         return _lines(sums.parts, 0.0)
-    return _fewest(job.kernel, whole_tolerance(job) if job.out_dtype.kind == "u" else 0.0)
+    return _fewest(job.kernel, whole_tolerance(job.dtype) if job.out_dtype.kind == "u" else 0.0)
 
 
 def _fewest(kernel: Kernel, allowed: float) -> tuple[int, int]:

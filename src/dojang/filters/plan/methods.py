@@ -137,13 +137,19 @@ def straight(job: Job, machine: Machine) -> Method | str:
     )
 
 
+def most_pairs(size: tuple[int, int]) -> int:
+    """The most columns and rows whose products are tried for a kernel of this size."""
+    kh, kw = size
+    return max(1, min(kh * kw, 4 * UNROLLED) // (kh + kw))
+
+
 def separable(job: Job, machine: Machine) -> Method | str:
     """Rows, then columns, in a tile, for kernels of rank 1 or a small sum of those."""
     sums = sums_of(job)
     kh, kw = job.kernel.size
     if kh == 1 or kw == 1:
         return "one row or one column"
-    most = max(1, min(kh * kw, 4 * UNROLLED) // (kh + kw))
+    most = most_pairs(job.kernel.size)
     if kh + kw > (2 if job.kernel.pair else 4) * UNROLLED:  # checked before singular values are computed
         return f"{kh} + {kw} taps are too many to be unrolled"
     found: list[list[tuple[Taps, Taps]]] = []

@@ -35,26 +35,28 @@ class Sums:
 
 def source_top(job: Job) -> float:
     """The largest pixel; 1 for floats."""
-    return _top(job.dtype)
+    return top_of(job.dtype)
 
 
 @cache
-def _top(dtype: np.dtype) -> float:
+def top_of(dtype: np.dtype) -> float:
+    """The largest pixel of a type; 1 for floats."""
     return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
 
 
 def sums_of(job: Job) -> Sums:
     """16-bit integers if no result overflows, float32 if it is exact or exact except for ties, else float64."""
-    return _sums(job.kernel, job.dtype, job.out_dtype, job.options.offset)
+    return sums_on(job.kernel, job.dtype, job.out_dtype, job.options.offset)
 
 
 @lru_cache(maxsize=64)
-def _sums(kernel: Kernel, dtype: np.dtype, out_dtype: np.dtype, offset: float) -> Sums:
+def sums_on(kernel: Kernel, dtype: np.dtype, out_dtype: np.dtype, offset: float) -> Sums:
+    """`sums_of`, of what it depends on."""
     parts = kernel.parts
     plain = Finish(1.0, offset)
     if np.float64 in (out_dtype, dtype):
         return Sums("f64", False, parts, plain, False)
-    top, total, pair = _top(dtype), weight_of(kernel), kernel.pair
+    top, total, pair = top_of(dtype), weight_of(kernel), kernel.pair
     large = pair is not None and len(pair[0]) * len(pair[1]) > LARGE
     whole = whole_form(tuple(parts)) if dtype.kind == "u" and not large else None
     if whole is not None:
@@ -110,12 +112,12 @@ def tolerance(job: Job, sums: Sums, matrix: Taps) -> float | Taps:
     tap, so that a large pixel at a small tap gives what that tap allows. That is the rounding of one float32, or of a
     sum of so many float64.
     """
-    return whole_tolerance(job) if job.out_dtype.kind == "u" else tap_tolerance(matrix, sums.work)
+    return whole_tolerance(job.dtype) if job.out_dtype.kind == "u" else tap_tolerance(matrix, sums.work)
 
 
-def whole_tolerance(job: Job) -> float:
-    """`tolerance` where results are whole numbers."""
-    return TIE / 4 / source_top(job)
+def whole_tolerance(dtype: np.dtype) -> float:
+    """`tolerance` where results are whole numbers, as pixels of this type are."""
+    return TIE / 4 / top_of(dtype)
 
 
 FIXED_TOLERANCE = TIE / 64 / 255

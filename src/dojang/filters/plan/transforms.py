@@ -38,8 +38,8 @@ def fourier(job: Job, machine: Machine, both: bool | None = None) -> Method | st
     sums = sums_of(job)
     matrix, finish = sums.parts[0], Finish(sums.finish.scale, sums.finish.offset)
     weight = source_top(job) * float(np.abs(matrix).sum()) * abs(finish.scale)
-    work = "f64" if floats or 2.0**-24 * 16 * weight > TIE else "f32"
-    if not floats and 2.0**-53 * 16 * weight > TIE:
+    work = "f64" if floats else work_for(weight)
+    if work is None:
         return "transforms would round differently"
     if job.extent[0] > LENGTHS[-1] * 3 // 4:  # checked before memory is allocated: rows far apart may need terabytes
         return f"{job.extent[0]} rows are longer than its longest transform"
@@ -63,6 +63,11 @@ def fourier(job: Job, machine: Machine, both: bool | None = None) -> Method | st
         return program.table(machine, spread)
 
     return Method("fourier", cycles, program, taps, f"transforms {rows}{taps_along}, {said_work}")
+
+
+def work_for(weight: float) -> str | None:
+    """The type of transforms whose results are whole numbers, so large at most; None if none is exact enough."""
+    return next((work for work, bits in (("f32", 24), ("f64", 53)) if 2.0**-bits * 16 * weight <= TIE), None)
 
 
 def least_cycles(job: Job, machine: Machine) -> float:
