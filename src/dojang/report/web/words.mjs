@@ -99,10 +99,13 @@ export const WORDS = {
   noMaps: ["No maps: {why}. The layers and their costs are shown.", "맵이 없습니다: {why}. 층과 비용만 보입니다."],
   whyWeights: ["the network has no weights: give them with --weights FILE, or train it first", "네트워크에 가중치가 없습니다. --weights FILE로 주거나 먼저 학습하세요"],
   whyOperators: ["operators that dojang cannot run: {names}", "dojang이 실행할 수 없는 연산자: {names}"],
-  whyInputs: ["the network has {n} inputs ({names}), and the page puts one picture into one input", "네트워크의 입력이 {n}개({names})인데, 이 페이지는 사진 한 장을 입력 하나에 넣습니다"],
-  whyPicture: ["the network takes {shape} values, which no picture has: give them as an .npy array in its place", "네트워크가 받는 값은 {shape}이라 사진으로는 줄 수 없습니다. 사진 자리에 .npy 배열을 주세요"],
+  whyInputType: ["the input {name} takes values of type {type}, of which no sample is drawn", "입력 {name}의 자료형이 {type}이라 표본을 만들 수 없습니다"],
+  whyNoInput: ["the network has no input", "네트워크에 입력이 없습니다"],
+  inputs: ["Inputs of the network", "네트워크의 입력"],
+  severalInputs: ["This network has {n} inputs: choose which one is shown, and which one another picture goes into.", "이 네트워크의 입력은 {n}개입니다. 보여 줄 입력, 다른 사진을 넣을 입력을 고르세요."],
+  drawnAnswer: ["It rests on values that were drawn at random, because none were given.", "주어진 값이 없어 무작위로 뽑은 값을 넣고 얻은 답입니다."],
   whyOther: ["{why}", "{why}"],
-  takesNone: ["this network takes no picture", "이 네트워크는 사진을 받지 않습니다"],
+  takesNone: ["this input takes no picture", "이 입력은 사진을 받지 않습니다"],
   fieldPictures: ["receptive fields are measured on pictures only", "수용 영역은 사진에서만 잽니다"],
   pictureChanged: ["another picture was chosen meanwhile", "그사이에 다른 사진을 골랐습니다"],
   notDrawn: ["{layer}: its values cannot be drawn as maps (shape {shape})", "{layer}: 값을 맵으로 그릴 수 없습니다 (모양 {shape})"],
@@ -121,6 +124,9 @@ export const WORDS = {
   madeValues: ["values", "값"],
   madeAsTheyStand: ["values as they stand", "값을 그대로 씀"],
   madeNormalisedAlready: ["values as they stand: floats count as normalised already, uint8 as pixels", "값을 그대로 씀: 실수는 이미 정규화된 것으로, uint8은 픽셀로 본다"],
+  madeDrawn: ["{shape} numbers drawn at random from the normal distribution", "정규 분포에서 무작위로 뽑은 값 {shape}"],
+  madeDrawnWhole: ["{shape} whole numbers from 0 to {most}, drawn at random", "0부터 {most}까지에서 무작위로 뽑은 정수 {shape}"],
+  madeOnes: ["{shape} times 1", "모두 1 ({shape})"],
   normalisedBy: ["{made}, minus {mean}, over {std}", "{made}, {mean}을(를) 빼고 {std}(으)로 나눔"],
   from0To1: ["{made}, values 0 to 1", "{made}, 값은 0–1"],
   lacking: ["Without a kernel in the browser: {names}. What depends on them is not shown; `dojang show` without -o computes it.", "브라우저용 커널이 없는 층: {names}. 여기에 달린 값은 보이지 않습니다. -o 없이 `dojang show`를 쓰면 계산합니다."],
@@ -221,12 +227,12 @@ export const kindOf = (kind) => { const key = `kind_${kind.replaceAll("-", "_")}
 /** A sentence of the server or of the network (`Sentence` of `app/sentences.py`) in the language of now. @param {{key: string, english: string, values: Record<string, unknown>}} one */
 export const sentence = ({ key, english, values }) => (WORDS[key] ? t(key, values) : english);
 
-const MADE = /** @type {Record<string, string>} */ ({ scaled: "madeScaled", pixels: "madePixels", values: "madeValues", "as-they-stand": "madeAsTheyStand", "normalised-already": "madeNormalisedAlready" });
+const MADE = /** @type {Record<string, string>} */ ({ scaled: "madeScaled", pixels: "madePixels", values: "madeValues", "as-they-stand": "madeAsTheyStand", "normalised-already": "madeNormalisedAlready", drawn: "madeDrawn", "drawn-whole": "madeDrawnWhole", ones: "madeOnes" });
 
 /** How an input was made, as `InputPreparation` of `app/prepared.py` says it in English. @param {import("./source.mjs").InputPreparation} prepared */
-export function preparation({ made, shape, mean, std }) {
-  const said = t(MADE[made], { shape: shape.join("×") });
-  if (made === "as-they-stand" || made === "normalised-already") return said;
+export function preparation({ made, shape, mean, std, most }) {
+  const said = t(MADE[made], { shape: shape.join("×"), most });
+  if (!["scaled", "pixels", "values"].includes(made)) return said;
   return t(mean ? "normalisedBy" : "from0To1", { made: said, mean, std });
 }
 
