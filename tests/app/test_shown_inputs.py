@@ -12,6 +12,7 @@ from PIL import Image
 import dojang
 from dojang.app.looking import PictureInside
 from dojang.app.shown_inputs import drawn, rows_of
+from dojang.arith.graph import Graph, Node
 from dojang.base.errors import ShapeError, UsageError
 
 FLOAT, INT64 = 1, 7
@@ -135,11 +136,8 @@ def test_what_fits_nowhere_is_refused(network: Path, tmp_path: Path) -> None:
 
 def test_a_network_exported_for_one_picture_takes_pictures(tmp_path: Path) -> None:
     """Without a batch axis the input is 1x3xHxW, which is a picture all the same."""
-    graph = dojang.Graph(
-        (dojang.Node.of("x", "input", shape=(1, 3, 9, 9), batch_axis=-1), dojang.Node.of("y", "relu", "x")),
-        ("y",),
-        "one",
-    )
+    nodes = (Node.of("x", "input", shape=(1, 3, 9, 9), batch_axis=-1), Node.of("y", "relu", "x"))
+    graph = Graph(nodes, ("y",), "one")
     inside = PictureInside(graph, picture(tmp_path))
     assert (inside.inputs[0].prepared.made, inside.x.shape, inside.one.shape) == ("scaled", (1, 3, 9, 9), (3, 9, 9))
     assert inside.values("y").shape == (3, 9, 9)
@@ -152,3 +150,21 @@ def test_samples_are_the_same_each_time(network: Path) -> None:
     first, again = (drawn(graph, tokens)[0] for _ in range(2))
     assert first.tolist() == again.tolist()
     assert set(drawn(graph, tokens, 5)[0].ravel()) <= set(range(9))
+
+
+def test_a_sequence_has_a_measured_field(tmp_path: Path) -> None:
+    """A convolution of 3 values moves by no part that its window does not touch."""
+    nodes = (
+        Node.of("wave", "input", shape=(1, 40)),
+        Node.of("conv", "conv", "wave", out=2, kernel=(3,), stride=2),
+    )
+    graph = Graph(nodes, ("conv",), "line")
+    weights = {name: np.ones(size, np.float32) for name, size in graph.param_shapes.items()}
+    inside = PictureInside(graph.replace(weights=weights), None)
+    assert inside.inputs[0].prepared.made == "drawn"
+    found = inside.effect("conv")
+    assert found.shape == (1, 16, 1, 19)
+    ends = np.unique(np.linspace(0, 40, 17).astype(int))
+    for place, part in np.ndindex(19, 16):
+        touched = ends[part] < 2 * place + 3 and ends[part + 1] > 2 * place
+        assert (found[0, part, 0, place] > 0) == touched

@@ -184,7 +184,8 @@ class PictureInside:
         one of rows × columns parts of it.
 
         It is the root of the mean square over the channels, 255 for the part that moves the place most; a place that
-        nothing moves has 0 everywhere. Raises what `values` raises, and `GraphError` for an input without two axes.
+        nothing moves has 0 everywhere. Raises what `values` raises, and `GraphError` for an input that is no picture
+        and no sequence.
         """
         still = self.values(name)
         with self._lock:
@@ -192,16 +193,18 @@ class PictureInside:
             if not 0 <= place < len(self.inputs):
                 raise UsageError(f"{self.graph.name} has no input {place}")
             x, turn = self.inputs[place].x, self.turn
-        if x.ndim != 4 or x.dtype.kind not in "fiu":
-            english = f"{self.graph.name}: receptive fields are measured on pictures only"
+        if x.ndim not in (3, 4) or x.dtype.kind not in "fiu" or self.graph.inputs[place].attrs["batch_axis"] > 0:
+            english = f"{self.graph.name}: receptive fields are measured on pictures and sequences of real numbers only"
             raise saying(GraphError, Sentence("fieldPictures", english))
         often = EFFECT_BLOCKS**2 * (count(self.graph).total.macs or 0) <= EFFECT_MACS
         blocks = EFFECT_BLOCKS if often else EFFECT_BLOCKS // 2
-        edges = [np.unique(np.linspace(0, size, min(size, blocks) + 1).astype(int)) for size in x.shape[2:]]
+        places = (1, *x.shape[2:])[-2:]  # a sequence is one row
+        edges = [np.unique(np.linspace(0, size, min(size, blocks) + 1).astype(int)) for size in places]
         noise = np.random.default_rng(seed).normal(0, float(x.std()) or 1.0, x.shape).astype(np.float32)
         found = np.zeros((len(edges[0]) - 1, len(edges[1]) - 1, *still.shape[1:]))
         for row, column in np.ndindex(found.shape[:2]):
-            part = (..., slice(*edges[0][row : row + 2]), slice(*edges[1][column : column + 2]))
+            axes = slice(*edges[0][row : row + 2]), slice(*edges[1][column : column + 2])
+            part = (..., *axes[4 - x.ndim :])
             moved = x.copy()
             moved[part] = _of_type(x[part] + noise[part], x.dtype)
             with self._lock:  # between two parts other requests are answered

@@ -71,6 +71,11 @@ export function fromNetworks({ sides, inputs, tiled, waste = null, samples }) {
   const values = async (side, layer) => {
     const key = `${side} ${layer}`;
     const network = await ready(side);
+    const { values: held, alias, missing } = network.program;
+    if (!held[layer] && !held[alias[layer]]) {
+      const why = missing[layer] ? t("notComputed", { layer }) : t("notKept", { layer });
+      throw new Error(why);
+    }
     const found = kept.get(key) ?? drawable(network.value(layer), layer);
     kept.delete(key);
     kept.set(key, found);
@@ -86,7 +91,7 @@ export function fromNetworks({ sides, inputs, tiled, waste = null, samples }) {
     taps: async (/** @type {string} */ side, /** @type {string} */ layer, /** @type {number} */ channel) => {
       const network = await sides[side].network;
       const found = network.layers.get(layer);
-      if (!found || !found.weight || !found.weightShape || !found.window) throw new Error(`${layer} has no filter`);
+      if (!found || !found.weight || !found.weightShape || !found.window) throw new Error(t("noFilter", { layer }));
       const [outputs, c] = found.weightShape;
       if (!(channel >= 0 && channel < outputs)) throw new Error(`${layer} has no channel ${channel}; there are ${outputs}`);
       const [h, w] = [1, 1, ...found.window.kernel].slice(-2);
@@ -154,8 +159,8 @@ export function fromNetworks({ sides, inputs, tiled, waste = null, samples }) {
  * @param {() => Promise<any>} pause lets the page live between two parts
  */
 async function moved(network, run, input, shape, layer, still, pause) {
-  if (shape.length !== 3) throw new Error(t("fieldPictures"));
-  const [c, height, width] = shape;
+  if (shape.length !== 2 && shape.length !== 3) throw new Error(t("fieldPictures"));
+  const [c, height, width] = shape.length === 2 ? [shape[0], 1, shape[1]] : shape; // a sequence is one row
   const mean = input.reduce((a, b) => a + b, 0) / input.length;
   const spread = Math.sqrt(input.reduce((a, b) => a + (b - mean) ** 2, 0) / input.length) || 1;
   const noise = normal(input.length).map((v) => v * spread);
@@ -200,7 +205,7 @@ function normal(count) {
  * @param {{shape: number[], data: Float32Array}} value @param {string} layer @returns {LayerValues}
  */
 function drawable({ shape, data }, layer) {
-  if (shape.length < 1 || shape.length > 4) throw new Error(`${layer}: its values cannot be drawn as maps`);
+  if (shape.length < 1 || shape.length > 4) throw new Error(t("notDrawn", { layer, shape: shape.join("×") }));
   const [c, ...rest] = shape;
   const w = rest.length ? rest[rest.length - 1] : 1;
   return { c, h: rest.slice(0, -1).reduce((a, b) => a * b, 1), w, data };

@@ -66,7 +66,7 @@ export function showSight(box, picture, layers, chosen, changed, measure) {
     name.textContent = `${layer.name} · ${t("throughLayers", { n: at + 1, all: layers.length })}`;
     const spans = layer.field;
     drawEffect(layer.name, y, x);
-    const across = spans && seenBy(spans[spans.length - 1], x);
+    const across = spans?.length ? seenBy(spans[spans.length - 1], x) : null;
     const [rows, columns] = spans?.length === 2 ? [seenBy(spans[0], y), across] : spans?.length === 1 ? [[0, 0], across] : [null, null];
     if (!rows || !columns) {
       said.textContent = t("fieldNone");
@@ -80,7 +80,7 @@ export function showSight(box, picture, layers, chosen, changed, measure) {
     for (const [key, v] of Object.entries({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 })) frame.setAttribute(key, String(v));
     for (const [key, v] of Object.entries({ x: (x * picture.w) / ow, y: (y * picture.h) / oh, width: picture.w / ow, height: picture.h / oh })) spot.setAttribute(key, String(v));
     const outside = y0 < 0 || x0 < 0 || y1 > picture.h || x1 > picture.w;
-    said.textContent = `${t("fieldSaid", { y, x, layer: layer.name, h: y1 - y0, w: x1 - x0, y0, y1: y1 - 1, x0, x1: x1 - 1 })}${outside ? ` ${t("fieldPadding")}` : ""}`;
+    said.textContent = `${t(spans?.length === 1 ? "fieldLine" : "fieldSaid", { y, x, layer: layer.name, h: y1 - y0, w: x1 - x0, y0, y1: y1 - 1, x0, x1: x1 - 1 })}${outside ? ` ${t("fieldPadding")}` : ""}`;
     said.dataset.field = JSON.stringify([y0, y1 - 1, x0, x1 - 1]);
   }
   /** What was measured of a place. @param {string} layer @param {number} y @param {number} x */
