@@ -422,9 +422,11 @@ test("a network with several inputs has a picture in each, and they are chosen a
     await tab(page, "field");
     await page.click("[data-measure]");
     await page.waitForFunction(() => /no part of the picture moves/.test(document.querySelector(".measuring .measured")?.textContent ?? "")); // left does not reach it
+    assert.equal(await page.locator(".sight").textContent(), "other does not depend on this input.");
     await page.click("#input-1");
     await page.waitForSelector("#input-1[aria-pressed=true]");
     await ready(page);
+    assert.match(await page.locator(".sight").textContent(), /of other sees 3×3 pixels/);
     await page.click("[data-measure]");
     await page.waitForSelector(".measured[data-parts]");
     assert.deepEqual(complaints, []);

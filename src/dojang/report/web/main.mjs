@@ -159,6 +159,7 @@ function pick(row, layer) {
   state.layer = layer;
   network?.mark(row);
   show();
+  if (matchMedia("(max-width: 999px)").matches) document.querySelector(".panel")?.scrollIntoView(); // it stands below the rows
 }
 
 /** @param {any} why */
@@ -183,6 +184,13 @@ async function picture() {
   const field = h("input", { type: "file", accept: "image/*", id: "file", class: "file", onchange: (/** @type {any} */ e) => e.target.files[0] && take(e.target.files[0]) });
   box.replaceChildren(inputs.length > 1 ? chooser() : "", h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: preparation(photo.prepared) }) : null)),
     source.takesPictures[state.input] ? h("label", { for: "file", class: "choose" }, t("choose"), field) : "");
+}
+
+/** The names of the network's inputs that a layer depends on. @param {string} layer */
+function inputsOf(layer) {
+  const seen = new Set([layer]);
+  for (const name of seen) for (const source of byName.get(name)?.inputs ?? []) seen.add(source); // a Set is gone through as it grows
+  return new Set(inputs.map((one) => one.name).filter((name) => seen.has(name)));
 }
 
 /** The inputs of a network that has several, to choose from. */
@@ -363,7 +371,7 @@ async function sight(box) {
     const layer = drawnLayers[i].name;
     const row = network?.rowOf(layer);
     if (row) { state.row = row; state.layer = layer; network?.mark(row); }
-  }, data.overview.why_not ? null : (layer) => source.effect("after", layer, state.input));
+  }, data.overview.why_not ? null : (layer) => source.effect("after", layer, state.input), (layer) => inputsOf(layer).has(inputs[state.input].name));
 }
 
 start();
