@@ -104,7 +104,7 @@ def test_another_order_of_the_classes_is_named(project: Path, dojang: Command, t
                  "--data", tmp_path / "pics", "--normalise", "half", "-o", tmp_path / "out")  # fmt: skip
     assert ran.code == 2
     assert "another order" in ran.err
-    assert "'cat'" in ran.err
+    assert any(f"{name!r}" in ran.err for name in ("cat", "horse", "zebra"))
     assert len(ran.err.strip().splitlines()) <= 2
 
 

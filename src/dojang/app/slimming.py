@@ -397,15 +397,18 @@ def believable(graph: Graph, part: Split, data: Data, max_drop: float, progress:
                 "evaluate=FUNCTION judges by a measure of your own"
             )
         return found
-    better, order = other_order(outputs.argmax(axis=1), part)
-    if max_drop < 100 and len(part) >= FEW and better > max(2 * found, share) and better > KNOWN:
-        wrong = next(k for k in range(len(data.classes)) if order[k] != k)
-        raise DataError(
-            f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and would answer {better:.1%} "
-            f"if its outputs stood for the classes in another order: output {order[wrong]} is largest for most samples "
-            f"of {data.classes[wrong]!r}, which is class {wrong} here. Classes are in the order of their names, or as "
-            "the data state them; rename the folders so that they sort as the network was trained (0_cat, 1_dog)"
-        )
+    if max_drop < 100 and len(part) >= FEW and found < KNOWN:
+        better, order = other_order(outputs.argmax(axis=1), part)
+        wrong = next((label for label, output in order.items() if output != label), None)
+        if wrong is not None and better > max(2 * found, share, KNOWN):
+            raise DataError(
+                f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and would answer "
+                f"{better:.1%} if its outputs stood for the classes in another order: output {order[wrong]} is largest "
+                "for many "
+                f"samples of {data.classes[wrong]!r}, which is class {wrong} here. Classes are in the order of their "
+                "names, or as the data state them; rename the folders so that they sort as the network was trained "
+                "(00_cat, 01_dog)"
+            )
     if max_drop < 100 and len(part) >= FEW and found <= share + sqrt(share * (1 - share) / len(part)):
         raise DataError(
             f"{graph.name} answers {found:.1%} of {len(part)} selection samples right, and always naming the most "

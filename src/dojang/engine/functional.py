@@ -174,6 +174,7 @@ def _steps(dx: float | Sequence[float], axes: int) -> list[float]:
     return steps
 
 
+LEAST_KERNEL, NEAR_BYTES = 4, 1 << 20
 FLOATS = (np.dtype("f4"), np.dtype("f8"))
 FEW_PRODUCTS, SHORT_KERNEL, SHORT_PRODUCTS = 1 << 12, 11, 1 << 15
 """Products below which NumPy is sooner done than a kernel is called; and products below which it is with kernels of so
@@ -185,6 +186,7 @@ def _row(a: Array, k: Array, pads: tuple[int, int]) -> Array:
     """One axis: the sums of products of a, with `pads` zeros around it, and k turned round."""
     products = a.size * k.size
     few = products < FEW_PRODUCTS or (k.size <= SHORT_KERNEL and products < SHORT_PRODUCTS)
+    few |= k.size <= LEAST_KERNEL and a.nbytes <= NEAR_BYTES  # the copy with its border takes longer than the sums
     results = a.size + sum(pads) - k.size + 1
     if few or not np.isfinite(k).all():  # NaN and infinity must not meet the zeros around a
         first = k.size - 1 - pads[0]

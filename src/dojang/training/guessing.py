@@ -40,21 +40,24 @@ def guessing_accuracy(part: Split) -> float:
     return 0.0
 
 
-def other_order(answers: NDArray[Any], part: Split) -> tuple[float, NDArray[np.int64]]:
+def other_order(answers: NDArray[Any], part: Split) -> tuple[float, dict[int, int]]:
     """The share of right classes if the outputs stood for the classes in another order, and that order: the output for
-    each class. Pairs are taken greedily, the most frequent first; `answers` (n,) are the outputs that are largest.
+    each class that was seen, the surest first. `answers` (n,) are the outputs that are largest.
 
-    Right where the network knows its classes: most samples of one then have one answer.
+    The order is found on every second sample, pair by pair, the most frequent first, and the share is that of the
+    others: pairs that chance makes of few samples are not right there.
     """
-    many = int(max(part.y.max(), answers.max())) + 1
-    counts = np.bincount(part.y * many + answers, minlength=many * many).reshape(many, many)
-    order, right, left = np.full(many, -1), 0, counts.astype(np.int64)
-    for _ in range(many):
-        label, answer = np.unravel_index(int(left.argmax()), left.shape)
-        order[label] = answer
-        right += int(counts[label, answer])
-        left[label], left[:, answer] = -1, -1
-    return right / len(part), order
+    width = int(max(part.y.max(), answers.max())) + 1
+    pairs, counts = np.unique(part.y[::2] * width + answers[::2], return_counts=True)
+    order: dict[int, int] = {}
+    taken: set[int] = set()
+    for pair in pairs[np.argsort(-counts, kind="stable")].tolist():
+        label, answer = divmod(pair, width)
+        if label not in order and answer not in taken:
+            order[label] = answer
+            taken.add(answer)
+    meant = np.array([order.get(label, -1) for label in part.y[1::2].tolist()])
+    return float((meant == answers[1::2]).mean()) if len(meant) else 0.0, order
 
 
 def loss_of(outputs: NDArray[Any], part: Split, numbers: Numbers = "scores") -> float:

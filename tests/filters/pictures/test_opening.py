@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dojang.base.errors import FileError, UsageError
+from dojang.base.errors import FileError, UnsupportedError, UsageError
 from dojang.filters.files import filter_files, plan_files
 
 HEADERS = {
@@ -116,3 +116,13 @@ def test_a_store_is_replaced_by_force_only(tmp_path):
     filter_files([tmp_path / "a.npy"], "blur", store, force=True)
     assert not (store / "mine").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "o.zarr"]
+
+
+def test_a_healthy_bmp_of_a_form_that_pillow_does_not_decode_is_not_called_damaged(tmp_path):
+    """A palette of four colours at 2 bits a pixel, as Windows CE writes it."""
+    pixels = bytes([0b00011011, 0, 0, 0]) * 2
+    head = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 2, 0, len(pixels), 2835, 2835, 4, 4)
+    body = head + bytes(range(16)) + pixels
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 14 + 40 + 16) + body)
+    with pytest.raises(UnsupportedError, match=r"a\.bmp: .*does not decode .*pixel depth \(2\)"):
+        filter_files([tmp_path / "a.bmp"], "blur", tmp_path / "b.png")

@@ -72,17 +72,17 @@ BLOCK = 1 << 14
 
 def _misfits(taps: Taps, scales: Taps) -> Taps:
     """For each scale Σ |tap − its nearest multiple of 1/scale|."""
-    off = taps * scales[:, None]
+    off = np.multiply.outer(taps, scales)
     off -= np.rint(off)
-    return np.abs(off, out=off).sum(axis=1) / scales
+    return np.abs(off, out=off).sum(axis=0) / scales
 
 
 def _line_misfits(line: Taps, scales: Taps) -> Taps:
     """`_misfits`; of a symmetric line, one half is computed."""
-    half = len(line) // 2
-    if half and np.array_equal(line[:half], line[: -half - 1 : -1]):
-        middle = _misfits(line[half:-half], scales) if len(line) % 2 else 0.0
-        return 2 * _misfits(line[:half], scales) + middle
+    values, half = line.tolist(), len(line) // 2
+    if half and values[:half] == values[: -half - 1 : -1]:
+        found = 2 * _misfits(line[:half], scales)
+        return found + _misfits(line[half:-half], scales) if len(line) % 2 else found
     return _misfits(line, scales)
 
 
@@ -94,35 +94,42 @@ def fixed_passes(column: Taps, row: Taps, offset: float, most: float) -> FixedPa
     """
     size = np.abs(column).sum()
     column, row = column / size, row * size
-    reach, top, top_row = np.abs(row).sum(), np.abs(column).max(), np.abs(row).max()
-    for shift in (24, 23, 22, 21):
-        scale = SCALES
-        between = 2.0**shift / scale  # of the numbers between the passes
-        middle = np.floor(np.log2(np.minimum(TOP / top, 2.0**22) / between))
-        possible = (MIDDLE * between <= TOP - 8) & (between >= 16) & (top_row * scale <= TOP) & (middle >= 1)
-        possible &= 0.5 / between * reach <= most
-        centre = 2.0**shift * (offset + MIDDLE * column.sum() * row.sum())
-        rest, sums = len(row) / 2, reach * scale  # the taps in fixed point add up to `sums`, to within `rest`
-        least = (MIDDLE * between + 1) * (sums - rest) + abs(centre + 2.0 ** (shift - 1)) - (sums + rest) / 4 - 2
-        possible &= least < 2.0**31
-        scale, between, middle = scale[possible], between[possible], middle[possible]
-        if not scale.size:
+    reach, top, top_row = float(np.abs(row).sum()), float(np.abs(column).max()), float(np.abs(row).max())
+    for shift in SHIFTS:
+        centre = 2.0**shift * (offset + MIDDLE * float(column.sum()) * float(row.sum()))
+        # All of these conditions hold from one scale on, or up to one; `between` are the numbers between the passes.
+        most_between = min(TOP - 8, MIDDLE * min(TOP / top, 2.0**22) / 2) / MIDDLE
+        least_between = max(16.0, 0.5 * reach / most)
+        low = int(SCALES.searchsorted(2.0**shift / most_between))
+        high = int(SCALES.searchsorted(min(2.0**shift / least_between, TOP / top_row), "right"))
+        if low >= high:
             continue
-        first = between * 2.0**middle
-        wrong1, wrong2 = _line_misfits(column, first), _line_misfits(row, scale)
+        scale = SCALES[low:high]
+        between = 2.0**shift / scale
+        rest, sums = len(row) / 2, reach * scale  # the taps in fixed point add up to `sums`, to within `rest`
+        least = (MIDDLE * between + 1) * (sums - rest) + (abs(centre + 2.0 ** (shift - 1)) - 2 - rest / 4) - sums / 4
+        if not (possible := least < 2.0**31).all():
+            scale, between = scale[possible], between[possible]
+            if not scale.size:
+                continue
+        # The largest power of 2 by which the column's taps, and their sums, still fit.
+        middle = np.frexp(min(TOP / top, 2.0**22) / between)[1] - 1
+        wrong1, wrong2 = _line_misfits(column, np.ldexp(between, middle)), _line_misfits(row, scale)
         error = MIDDLE * (wrong1 * (reach + wrong2) + wrong2) + 0.5 / between * (reach + wrong2) + 1.0 / 2**shift
-        while error[i := int(np.argmin(error))] <= most:
-            q1, q2, drop = np.rint(column * first[i]), np.rint(row * scale[i]), int(middle[i])
-            total = q1.sum()
-            back = np.rint(MIDDLE * total)
-            add = np.rint(centre - (MIDDLE * total - back) / 2.0**drop * q2.sum()) + (1 << (shift - 1))
-            if (MIDDLE * between[i] + 1) * np.abs(q2).sum() + np.abs(add) < 2.0**31:
-                first_add = (1 << (drop - 1)) - int(back)
-                return FixedPasses(q1, q2, drop, first_add, shift, int(add), float(error[i]))
+        while error[i := int(error.argmin())] <= most:
+            drop = int(middle[i])
+            q1, q2 = np.rint(column * (float(between[i]) * 2.0**drop)), np.rint(row * scale[i])
+            total = float(q1.sum())
+            back = round(MIDDLE * total)
+            add = round(centre - (MIDDLE * total - back) / 2.0**drop * float(q2.sum())) + (1 << (shift - 1))
+            if (MIDDLE * between[i] + 1) * np.abs(q2).sum() + abs(add) < 2.0**31:
+                return FixedPasses(q1, q2, drop, (1 << (drop - 1)) - back, shift, add, float(error[i]))
             error[i] = np.inf
     return None
 
 
+SHIFTS = (24, 23, 22, 21)
+"""The products of the scales of both passes that are tried, as powers of 2."""
 SCALES = 2.0 ** np.linspace(13.5, 17.5, 600)
 """The scales of the taps along the row that are tried."""
 
@@ -146,39 +153,50 @@ def fixed_columns(column: Taps, row: Taps, most: float) -> FixedColumns | None:
     or have an error above `most`. The largest error of each product down is found by trying all operands. Of many
     scales between the passes the one is taken at which the taps are closest to 16-bit numbers.
     """
-    size = column.sum()
-    if (column < 0).any() or (row < 0).any() or size <= 0 or row.sum() * size > 1 + 1e-9:
+    size = float(column.sum())
+    if size <= 0 or column.min() < 0 or row.min() < 0 or float(row.sum()) * size > 1 + 1e-9:
         return None
-    if 0.5 * (np.unique(column).size + np.unique(row).size) > 256 * most + 2:
+    if 0.5 * (len(set(column.tolist())) + len(set(row.tolist()))) > 256 * most + 2:
         return None  # each product loses up to 1
-    scales = np.linspace(0.8, 1.0, 401)
-    wrong = _rounded_off(column / size, scales) + _rounded_off(row * size, 1 / scales)
-    best = int(np.argmin(wrong))
-    if not np.isfinite(wrong[best]):
+    column, row = column / size, row * size
+    wrong = _rounded_off(column, BETWEEN, 0.8)
+    wrong += _rounded_off(row, BETWEEN_ALONG, 1.0)
+    best = int(wrong.argmin())
+    if wrong[best] == np.inf:
         return None
-    down, along = _shared(column / size * scales[best]), _shared(row * size / scales[best])
+    down, along = _shared(column * BETWEEN[best]), _shared(row / BETWEEN[best])
     return None if down is None or along is None else _fixed_columns(down, along, most)
 
 
-def _rounded_off(taps: Taps, scales: Taps) -> Taps:
-    """For each scale what rounding changes in all products of `_shared`; infinite where a tap exceeds 16 bits."""
-    found = _shared(taps * scales.min())
+BETWEEN = np.linspace(0.8, 1.0, 401)
+"""The scales between the passes that are tried."""
+BETWEEN_ALONG = 1 / BETWEEN
+
+
+def _rounded_off(taps: Taps, scales: Taps, least: float) -> Taps:
+    """For each scale, of which `least` is the smallest, what rounding changes in all products of `_shared`; infinite
+    where a tap exceeds 16 bits.
+    """
+    found = _shared(taps * least)
     if found is None:
         return np.full(len(scales), np.inf)
-    exact = np.array([tap for _, _, _, tap in found]) / scales.min() * scales[:, None]
-    wide = exact * 2.0**16
-    wrong = np.abs(np.rint(wide) - wide).sum(axis=1)
-    wrong[(np.rint(wide) > 0xFFFF).any(axis=1)] = np.inf
+    wide = np.multiply.outer(np.array([tap for _, _, _, tap in found]) * (2.0**16 / least), scales)
+    whole = np.rint(wide)
+    top = whole.max(axis=0)
+    wide -= whole
+    wrong = np.abs(wide, out=wide).sum(axis=0)
+    if top.max() > 0xFFFF:
+        wrong[top > 0xFFFF] = np.inf
     return wrong
 
 
 def _fixed_columns(down: list[_Product], along: list[_Product], most: float) -> FixedColumns | None:
     low = high = top = 0.0
     for _, other, tap, exact in down:
-        s = np.arange(511 if other >= 0 else 256) << (7 if other >= 0 else 8)
+        s = HALVES if other >= 0 else WHOLES
         product = s * tap >> 16
         off = product - s * exact
-        low, high, top = low + off.min(), high + off.max(), top + product.max()
+        low, high, top = low + float(off.min()), high + float(off.max()), top + int(product[-1])
     if top > 0xFFFF:
         return None
     # ⌊s · tap / 2^16⌋ − s · exact is s · drift less a fraction below 1, for sums s of 0 to `top`.
@@ -196,6 +214,9 @@ def _fixed_columns(down: list[_Product], along: list[_Product], most: float) -> 
     return FixedColumns(places[0], places[1], 128 + bias, float(error))
 
 
+WHOLES, HALVES = np.arange(256) << 8, np.arange(511) << 7
+"""All pixels, and all means of two, in the 16 bits of an operand."""
+
 _Product = tuple[int, int, int, float]
 
 
@@ -203,13 +224,15 @@ def _shared(taps: Taps) -> list[_Product] | None:
     """(offset, second offset or -1, tap in 16 bits, exact tap): pairs of equal taps below 1/2 share one entry."""
     found: list[_Product] = []
     waiting: list[tuple[float, int]] = []
-    for i in np.flatnonzero(taps):
-        t = float(taps[i])
-        same = next((one for one in waiting if abs(one[0] - t) <= 1e-13 and t < 0.5), None)
-        if same is None:
-            waiting.append((t, int(i)))
+    for i, t in enumerate(taps.tolist()):
+        if t == 0:
+            continue
+        for one in waiting:
+            if abs(one[0] - t) <= 1e-13 and t < 0.5:
+                waiting.remove(one)
+                found.append((one[1], i, round(t * 2**17), 2 * t))
+                break
         else:
-            waiting.remove(same)
-            found.append((same[1], int(i), round(t * 2**17), 2 * t))
+            waiting.append((t, i))
     found += [(i, -1, round(t * 2**16), t) for t, i in waiting]
     return found if all(tap <= 0xFFFF for _, _, tap, _ in found) else None

@@ -13,7 +13,7 @@ from os import PathLike, fspath
 
 from PIL import Image, UnidentifiedImageError
 
-from dojang.base.errors import DojangError, FileError
+from dojang.base.errors import DojangError, FileError, UnsupportedError
 from dojang.base.pictures import ENVIRONMENT, FORMATS, READ, pixel_limit, said_format
 from dojang.base.reading import check_regular
 from dojang.base.showing import first_line
@@ -77,7 +77,9 @@ def shortened(error: Exception) -> str:
 
 
 def damaged(name: str, error: Exception) -> DojangError:
-    """The error for a file whose decoding raised one of `DAMAGE`: damage, memory, a missing codec, or the system."""
+    """The error for a file whose decoding raised one of `DAMAGE`: damage, memory, a missing codec, a form that is not
+    decoded, or the system.
+    """
     said = shortened(error)
     if isinstance(error, MemoryError) or "out of memory" in said or "memory error" in said:
         return FileError(f"{name}: there is not enough memory to decode the picture; use a machine with more, or .npy")
@@ -85,6 +87,8 @@ def damaged(name: str, error: Exception) -> DojangError:
         return FileError(f"{name}: {error.strerror}")
     if "decoder" in said and "not available" in said:
         return FileError(f"{name}: this Pillow was built without a decoder for it ({said}); install another Pillow")
+    if said.startswith("Unsupported "):
+        return UnsupportedError(f"{name}: a form of its format that Pillow does not decode ({said}); convert it")
     return FileError(f"{name}: damaged or truncated picture ({said})")
 
 

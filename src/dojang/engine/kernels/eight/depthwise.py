@@ -15,7 +15,7 @@ from dojang.engine.kernels.conv.direct import three
 from dojang.engine.kernels.eight import lanes
 from dojang.engine.kernels.eight.conv import EightTask
 from dojang.engine.kernels.eight.dot import spread_bytes, wide_product
-from dojang.engine.kernels.eight.lanes import MOST_TAPS, Form, ends_of
+from dojang.engine.kernels.eight.lanes import MOST_TAPS, ChannelForm, ends_of
 from dojang.engine.kernels.task import Code, Offer, Refusal
 from dojang.native.machine import Machine
 
@@ -50,5 +50,5 @@ def pack(
 def emit(task: EightTask, machine: Machine) -> Code:
     """One step, or one that copies the input and one that multiplies; a unit is some rows of one image."""
     count = machine.lanes(4)
-    form = Form(NAME, 1, count, lambda b, x, mask: [spread_bytes(b, x, count, mask)], wide_product)
+    form = ChannelForm(NAME, 1, count, lambda b, x, mask: [spread_bytes(b, x, count, mask)], wide_product)
     return lanes.emit(task, machine, form)

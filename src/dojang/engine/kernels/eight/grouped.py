@@ -17,7 +17,7 @@ from dojang.engine.kernels.conv.direct import three
 from dojang.engine.kernels.eight import lanes
 from dojang.engine.kernels.eight.conv import LONGEST, EightTask
 from dojang.engine.kernels.eight.dot import dot_of
-from dojang.engine.kernels.eight.lanes import MOST_TAPS, Form, ends_of
+from dojang.engine.kernels.eight.lanes import MOST_TAPS, ChannelForm, ends_of
 from dojang.engine.kernels.task import Code, Offer, Refusal
 from dojang.native.emit import I32, Emit, Value
 from dojang.native.machine import Machine
@@ -73,5 +73,5 @@ def emit(task: EightTask, machine: Machine) -> Code:
             found = b.xor(found, ir.Constant(found.type, [0x80808080] * words))
         return [b.shuffle(found, None, [lane // gives * lots + k for lane in range(count)]) for k in range(lots)]
 
-    form = Form(NAME, lots, 4 * words, values, dot.add)
+    form = ChannelForm(NAME, lots, 4 * words, values, dot.add)
     return lanes.emit(task, machine, form)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.conv.direct import Nest, three
 from dojang.engine.kernels.eight import copy
@@ -30,8 +31,9 @@ AS_BYTES = Dot("bytes", 4, 1)
 MOST_TAPS = 15  # of a row: they are unrolled
 
 
-@dataclass(frozen=True)
-class Form:
+@plain_repr
+@dataclass(frozen=True, slots=True)
+class ChannelForm:
     """How one register of channels is computed: `steps` registers of weights for each tap, `reads` bytes of a place
     for a register; `values(b, address, mask)` gives a factor for each step, and `add` the sum with a product.
     """
@@ -79,7 +81,7 @@ def ends_of(
     return ends.reshape(-1)
 
 
-def emit(task: EightTask, machine: Machine, form: Form) -> Code:
+def emit(task: EightTask, machine: Machine, form: ChannelForm) -> Code:
     """One step, or one that copies the input and one that multiplies; a unit is some rows of one image."""
     task = replace(task, conv=replace(task.conv, n=1))
     c, padded = three(task.conv), padded_of(task)
@@ -98,7 +100,7 @@ def rows_per_unit(c: Nest) -> int:
     return max(1, min(prod(c.out_size[:2]), round(60_000 / row)))
 
 
-def write(symbol: str, task: EightTask, per: int, machine: Machine, form: Form) -> str:
+def write(symbol: str, task: EightTask, per: int, machine: Machine, form: ChannelForm) -> str:
     """The kernel as IR text."""
     b = t.begin(symbol, machine)
     c, lanes, padded = three(task.conv), machine.lanes(4), padded_of(task)
