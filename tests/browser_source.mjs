@@ -8,7 +8,7 @@ const network = await loadNetwork(program);
 const picture = { h: 1, w: 1, rgb: new Uint8Array(3), name: "p", prepared: null };
 const tiled = (values, first, most) => ({ shape: [values.c, values.h, values.w], first, most });
 const sides = { after: { program, network, scores, classes } };
-const source = fromNetworks({ sides, picture, input: Float32Array.from(input), tiled });
+const source = fromNetworks({ sides, inputs: [{ picture, numbers: Float32Array.from(input) }], tiled });
 const plain = ({ data, ...rest }) => ({ ...rest, data: Array.from(data) });
 const tried = async (ask) => {
   try {
@@ -25,5 +25,5 @@ for (const [layer, channel] of filters) {
 found.maps = await source.maps("after", layers[0], 2, 7);
 found.answer = await source.answer("after");
 found.time = await source.time("after");
-found.picture = (await source.picture()).name;
+found.picture = (await source.picture(0)).name;
 console.log(JSON.stringify(found));

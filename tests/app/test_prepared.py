@@ -52,6 +52,9 @@ def test_the_page_says_the_same_in_english_and_all_of_it_in_korean() -> None:
     made += [
         InputPreparation("scaled", (3, 8, 9)),
         InputPreparation("scaled", (3, 8, 9), (0.4851, 0.5, 1), (1, 2, 1e-7)),
+        InputPreparation("drawn", (1, 40)),
+        InputPreparation("drawn-whole", (12,), most=49999),
+        InputPreparation("ones", (12,)),
     ]
     assert {one.made for one in made} == set(get_args(get_type_hints(InputPreparation)["made"]))
     given = json.dumps([one.to_dict() for one in made])

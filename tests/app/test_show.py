@@ -164,7 +164,7 @@ def test_the_answer_has_class_names(opened: Opened, truth: dict[str, np.ndarray]
 
 
 def test_the_picture_is_what_the_network_sees(opened: Opened, truth: dict[str, np.ndarray]) -> None:
-    head, pixels = opened.arrays("picture", "u1")
+    head, pixels = opened.arrays("picture?input=0", "u1")
     assert (head["h"], head["w"], head["name"]) == (20, 24, "사진 <b>.png")
     mean, std = np.array([0.5, 0.4, 0.3])[:, None, None], np.array([0.2, 0.3, 0.4])[:, None, None]
     wanted = np.rint((truth["input"] * std + mean) * 255)
@@ -193,13 +193,13 @@ def test_another_picture_changes_the_values_and_what_is_none_changes_nothing(pic
     try:
         one = Opened(page)
         before = one.arrays("values?layer=fc", "<f4")[1]
-        status, content = one.ask("picture?name=no.png", b"GIF89a not really")
+        status, content = one.ask("picture?input=0&name=no.png", b"GIF89a not really")
         assert status == 400
         assert "no.png" in json.loads(content)["error"]
         np.testing.assert_array_equal(one.arrays("values?layer=fc", "<f4")[1], before)
-        assert one.ask("picture?name=new.png", photo(50, 20))[0] == 200
+        assert one.ask("picture?input=0&name=new.png", photo(50, 20))[0] == 200
         assert np.abs(one.arrays("values?layer=fc", "<f4")[1] - before).max() > 0
-        assert one.arrays("picture", "u1")[0]["name"] == "new.png"
+        assert one.arrays("picture?input=0", "u1")[0]["name"] == "new.png"
     finally:
         page.close()
 
@@ -220,7 +220,8 @@ def test_one_file_holds_the_picture_and_the_network(tmp_path: Path, picture: Pat
     assert done.size_bytes == len(text.encode())
     data, content = parts_of(text)
     held = data["held"]
-    at, size = held["input"]
+    (given,) = held["inputs"]
+    at, size = given["at"], given["size"]
     x = PictureInside(network(), picture).x
     np.testing.assert_array_equal(np.frombuffer(content, "<f4", size, at), x.ravel())
     side = held["sides"]["after"]
@@ -390,29 +391,34 @@ def test_a_network_without_weights_is_drawn(picture: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shapes", "kind", "said"),
-    [([(3, 8, 8), (3, 8, 8)], "float32", "2 inputs (i0, i1)"), ([(1, 40)], "float32", "takes 1x40 values"),
-     ([(5, 8, 8)], "float32", "takes 5x8x8 values"), ([(12,)], "int64", "takes 12 values"),
-     ([(1, 4, 6, 6)], "float32", "takes 1x4x6x6 values")],
+    ("shape", "kind", "made"),
+    [((1, 40), "float32", "drawn"), ((5, 8, 8), "float32", "drawn"), ((12,), "int64", "ones"),
+     ((1, 4, 6, 6), "float64", "drawn"), ((3, 8, 8), "uint8", "drawn-whole")],
 )  # fmt: skip
-def test_a_network_that_takes_no_picture_is_drawn_and_counted(
-    tmp_path: Path, picture: Path, shapes: list[tuple[int, ...]], kind: str, said: str
+def test_an_input_that_takes_no_picture_has_a_sample_that_was_drawn(
+    tmp_path: Path, shape: tuple[int, ...], kind: str, made: str
 ) -> None:
-    inputs = tuple(Node.of(f"i{k}", "input", shape=shape, dtype=kind) for k, shape in enumerate(shapes))
-    graph = Graph((*inputs, Node.of("sum", "add", "i0", inputs[-1].name)), ("sum",), "others")
-    page = dojang.show(graph, picture if len(shapes) > 1 else None, browser=False)
+    nodes = (Node.of("i", "input", shape=shape, dtype=kind), Node.of("sum", "add", "i", "i"))
+    graph = Graph(nodes, ("sum",), "others")
+    page = dojang.show(graph, browser=False)
     try:
         told = parts_of(Opened(page).ask("")[1].decode())[0]["overview"]
-        assert said in page.why_not
-        assert said in told["why_not"]["english"]
-        assert (told["bare"], told["takes_pictures"]) == (True, False)
-        assert [layer["name"] for layer in told["layers"]] == [node.name for node in graph.nodes]
-        status, content = Opened(page).ask("picture", photo())
+        assert (page.why_not, told["bare"], told["drawn"]) == ("", False, True)
+        assert told["inputs"] == [{"name": "i", "shape": list(shape), "takes_pictures": False}]
+        assert Opened(page).arrays("picture?input=0", "u1")[0]["prepared"]["made"] == made
+        status, content = Opened(page).ask("picture?input=0", photo())
         assert (status, json.loads(content)["words"]["key"]) == (400, "takesNone")
+        status, content = Opened(page).ask("picture?input=1")
+        assert (status, json.loads(content)["error"]) == (400, "others has no input 1")
     finally:
         page.close()
-    done = dojang.show(graph, output=tmp_path / "bare.html")
-    assert said in done.why_not
+    assert dojang.show(graph, output=tmp_path / "drawn.html").why_not == ""
+
+
+def test_a_network_whose_input_cannot_be_drawn_is_counted(tmp_path: Path) -> None:
+    nodes = (Node.of("i", "input", shape=(4,), dtype="string"), Node.of("same", "identity", "i"))
+    done = dojang.show(Graph(nodes, ("same",), "words"), output=tmp_path / "bare.html")
+    assert done.why_not == "the input i takes values of type string, of which no sample is drawn"
 
 
 def test_an_array_stands_in_for_a_picture(tmp_path: Path) -> None:

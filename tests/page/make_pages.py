@@ -80,7 +80,7 @@ def lacking() -> Graph:
 
 
 def two_inputs() -> Graph:
-    """A network that the page cannot put a picture into."""
+    """A network of two pictures."""
     nodes = (
         Node.of("left", "input", shape=(3, 16, 16)),
         Node.of("right", "input", shape=(3, 16, 16)),
@@ -88,7 +88,9 @@ def two_inputs() -> Graph:
         Node.of("other", "conv", "right", out=4, kernel=(3, 3)),
         Node.of("sum", "add", "conv", "other"),
     )
-    return Graph(nodes, ("sum",), "two")
+    graph = Graph(nodes, ("sum",), "two")
+    rng = np.random.default_rng(6)
+    return graph.replace(weights={n: rng.normal(0, 1, s).astype(np.float32) for n, s in graph.param_shapes.items()})
 
 
 def sound() -> Graph:
@@ -204,6 +206,9 @@ def main(folder: Path) -> None:
     (folder / "notebook.html").write_text(cell, encoding="utf-8")
     dojang.show(lacking(), folder / "사진.png", output=folder / "lacking.html", force=True)
     dojang.show(two_inputs(), output=folder / "two.html", force=True)
+    checkpoint.save(two_inputs(), folder / "two.safetensors", force=True)
+    nodes = (Node.of("words", "input", shape=(4,), dtype="string"), Node.of("same", "identity", "words"))
+    dojang.show(Graph(nodes, ("same",), "words"), output=folder / "words.html", force=True)
     wave = np.sin(np.arange(200, dtype=np.float32) / 5)[None]
     dojang.show(sound(), wave, output=folder / "sound.html", force=True)
     dojang.show("stamp", folder / "사진.png", output=folder / "stamp.html", force=True)

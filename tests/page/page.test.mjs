@@ -383,19 +383,56 @@ test("a page in one file names layers without a kernel, and the rest works", { s
   await step(page, "first");
   assert.equal(await page.locator(".map").count(), 4);
   await step(page, "behind");
-  assert.match(await page.locator("#panel .failed").textContent(), /behind cannot be looked at: it depends on odd/);
+  assert.match(await page.locator("#panel .failed").textContent(), /behind has no kernel in the browser, or depends on a layer that has none/);
   assert.deepEqual(complaints, []);
   await page.context().close();
 });
 
-test("a network that takes no picture is drawn, and says why in the reader's language", { skip }, async () => {
-  const { page, complaints } = await opened(on, file("two.html"), { locale: "ko-KR" });
-  assert.match(await page.locator("#answer").textContent(), /입력이 2개\(left, right\)/);
+test("a network whose input nothing can be put into is drawn, and says why in the reader's language", { skip }, async () => {
+  const { page, complaints } = await opened(on, file("words.html"), { locale: "ko-KR" });
+  assert.match(await page.locator("#answer").textContent(), /입력 words의 자료형이 string/);
   assert.equal(await page.locator("#photo").textContent(), "");
-  assert.deepEqual(await page.locator("button.pick .name").allTextContents(), ["left", "right", "conv", "other", "sum"]);
+  assert.deepEqual(await page.locator("button.pick .name").allTextContents(), ["words", "same"]);
   for (const name of ["stamp", "field", "waste"]) await tab(page, name);
   assert.deepEqual(complaints, []);
   await page.context().close();
+});
+
+test("a network with several inputs has a picture in each, and they are chosen among, as a file and served", { skip }, async () => {
+  const server = await served([`${folder}/two.safetensors`]);
+  for (const url of [file("two.html"), server.url]) {
+    const { page, complaints } = await opened(on, url);
+    const strengths = () => page.locator(".map .strength").allTextContents();
+    const looked = async (layer) => { await tab(page, "maps"); await step(page, layer); return strengths(); };
+    const [conv, other] = [await looked("conv"), await looked("other")];
+    assert.deepEqual(await page.locator(".choosing button").allTextContents(), ["left", "right"]);
+    const drawn = () => page.locator("#photo canvas").evaluate((canvas) => canvas.toDataURL());
+    const left = await drawn();
+    await page.click("#input-1");
+    await page.waitForFunction((old) => document.querySelector("#photo canvas")?.toDataURL() !== old, left);
+    await page.setInputFiles("#file", `${folder}/other.png`);
+    await page.waitForFunction(() => document.querySelector("#photo figcaption")?.textContent?.includes("other.png"));
+    await ready(page);
+    assert.deepEqual(await looked("conv"), conv);
+    assert.notDeepEqual(await looked("other"), other);
+    await page.click("#input-0");
+    await page.waitForFunction((old) => document.querySelector("#photo canvas")?.toDataURL() === old, left);
+    await tab(page, "stamp");
+    assert.ok(await page.locator('[data-plane="input"]').count());
+    await tab(page, "field");
+    await page.click("[data-measure]");
+    await page.waitForFunction(() => /no part of the picture moves/.test(document.querySelector(".measuring .measured")?.textContent ?? "")); // left does not reach it
+    assert.equal(await page.locator(".sight").textContent(), "other does not depend on this input.");
+    await page.click("#input-1");
+    await page.waitForSelector("#input-1[aria-pressed=true]");
+    await ready(page);
+    assert.match(await page.locator(".sight").textContent(), /of other sees 3×3 pixels/);
+    await page.click("[data-measure]");
+    await page.waitForSelector(".measured[data-parts]");
+    assert.deepEqual(complaints, []);
+    await page.context().close();
+  }
+  server.end();
 });
 
 test("a sequence is drawn thick enough to be seen", { skip }, async () => {

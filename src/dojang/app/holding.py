@@ -49,11 +49,11 @@ class HeldArrays:
         self._end += len(padded)
         return at
 
-    def put_picture(self, pixels: Array, name: str, prepared: InputPreparation | None) -> None:
-        """The picture as the network sees it, and how it was made (None: it is shown as it is)."""
+    def put_picture(self, pixels: Array, name: str, prepared: InputPreparation | None) -> dict[str, Any]:
+        """Where the picture is, as the network sees it, and how it was made (None: it is shown as it is)."""
         height, width, _ = pixels.shape
         at = self.put(pixels.tobytes())
-        self.told["picture"] = {
+        return {
             "h": height,
             "w": width,
             "at": at,
@@ -77,18 +77,18 @@ class HeldArrays:
 def held_networks(
     sides: Mapping[str, PictureInside], weights: str | None = None, waste: WasteOnData | None = None
 ) -> HeldArrays:
-    """The picture, and each network as a program for the browser; a network that cannot be run is left out.
+    """What the inputs have, and each network as a program for the browser; a network that cannot be run is left out.
 
     `weights` as in `browser_program`. Raises `UsageError` for a network that is too large for a page.
     """
     held = HeldArrays()
     some = next(iter(sides.values()))
-    held.put_picture(some.pixels, some.name, some.prepared)
     runs = any(inside.why_not is None for inside in sides.values())
-    held.told["input"] = [
-        held.put(some.one.astype("<f4").tobytes()) if runs else 0,
-        int(some.one.size) if runs else 0,
-    ]
+    held.told["inputs"] = [
+        {"picture": held.put_picture(one.pixels, one.name, one.prepared),
+         "at": held.put(one.x.astype("<f4").tobytes()) if runs else 0, "size": int(one.x.size) if runs else 0}
+        for one in some.inputs
+    ]  # fmt: skip
     stored: list[str] = []
     for side, inside in sides.items():
         if inside.why_not is not None:
@@ -133,5 +133,5 @@ def _megabytes(size: int) -> str:
 def held_picture(pixels: Array, name: str) -> HeldArrays:
     """A photo alone."""
     held = HeldArrays()
-    held.put_picture(pixels, name, None)
+    held.told["picture"] = held.put_picture(pixels, name, None)
     return held

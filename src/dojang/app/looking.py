@@ -6,22 +6,29 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from dojang.app.prepared import InputPreparation
-from dojang.app.running import answers, prepare, prepare_picture, size_of
+from dojang.app.running import answers
 from dojang.app.sentences import Sentence, saying
+from dojang.app.shown_inputs import (
+    OPEN,
+    Given,
+    ShownInput,
+    as_maps,
+    from_picture,
+    is_drawable,
+    one_of,
+    picture_node,
+    shown_inputs,
+)
 from dojang.arith.conv import by
 from dojang.arith.cost import count
 from dojang.arith.graph import Graph, Node
-from dojang.arith.open_sizes import at_size, is_open, nearest, reference_values, values_for
+from dojang.arith.open_sizes import at_size, is_open, reference_values
 from dojang.arith.ops import UNKNOWN
-from dojang.arith.preparation import takes_floats
-from dojang.arith.standard import SINGLE
 from dojang.base.errors import DojangError, GraphError, UsageError
 
 if TYPE_CHECKING:  # the engine takes long to import, and is not needed before the page asks
@@ -36,9 +43,6 @@ COMPILED_MACS = 300_000_000
 KEPT_BYTES = 1 << 30
 """Values of all layers are kept for one picture up to so many bytes; beyond, those of a layer are computed when asked
 for."""
-
-OPEN = (3, 224, 224)
-"""The size of a picture in a network that takes any, if no picture says it."""
 
 EFFECT_BLOCKS = 16
 """Parts of an axis of the picture that are moved one after the other, at most; half as many where that takes long."""
@@ -67,78 +71,54 @@ class Maps:
 
 @final
 class PictureInside:
-    """A network and one picture: values of layers, taps of filters, the answer. Thread-safe.
+    """A network and one sample of each of its inputs: values of layers, taps of filters, the answer. Thread-safe.
 
-    `x` is the input, `one` the same without its batch axis. `why_not` says why nothing can be computed (no weights, an
-    operator that is not known, an input that no picture gives), None if it can. `bare` says that there is no picture:
-    what stands in its place is grey.
+    `inputs` are the samples; `main` is the place of the first input that takes pictures, else 0, and `x`, `one`,
+    `pixels` and `name` are those of it. `why_not` says why nothing can be computed (no weights, an operator that is not
+    known, an input of which no sample can be drawn), None if it can. `bare` says that there are no samples.
     """
 
-    def __init__(self, graph: Graph, source: str | Path | Array | None) -> None:
-        """`source` is a picture, an .npy file or an array; None is dojang's own picture, or nothing for a network that
-        takes none. Raises what `prepare` raises.
-        """
+    def __init__(self, graph: Graph, source: Given | Mapping[str, Given] | None) -> None:
+        """`source` is what is given for the inputs (`shown_inputs`). Raises what `shown_inputs` raises."""
         self._given = graph
         self._lock = threading.RLock()
-        self._engines: dict[tuple[int, ...], Compiled | Session] = {}
+        self._engines: dict[tuple[tuple[int, ...], ...], Compiled | Session] = {}
+        self._values: dict[str, Array] = {}
+        self._result: Array | None = None
         self.turn = 0  # counts the pictures, so that a late answer is not taken for one of the new picture
-        self._size: tuple[int, ...] | None = None
-        no_picture = _no_picture(graph, source is not None)
-        self.why_not = no_picture or _why_not(graph)
-        self.bare = no_picture is not None
+        no_sample = _no_sample(graph, source is not None)
+        self.why_not = no_sample or _why_not(graph)
+        self.bare = no_sample is not None
         if self.bare:
-            self._stand_in()
-        elif source is None:
-            from dojang.filters.gallery import png, sample
-
-            self.look_at_bytes(png(sample(224, 336)), "", "dojang's own picture")
+            self.graph = at_size(graph, reference_values(graph, OPEN[-1])) if is_open(graph) else graph
+            self.inputs: tuple[ShownInput, ...] = ()
         else:
-            node = size_of(graph, source)
-            self._look(
-                *prepare(source, node, takes_floats(graph)),
-                node,
-                "array" if isinstance(source, Array) else Path(source).name,
-            )
+            self.graph, self.inputs = shown_inputs(graph, source)
+        pictures = [place for place, node in enumerate(self.graph.inputs) if picture_node(node) is not None]
+        self.main = pictures[0] if pictures else 0
 
-    def _stand_in(self) -> None:
-        """Zeros in place of a picture; sizes that the network leaves open become about `OPEN`."""
-        graph = self._given
-        if is_open(graph):
-            graph = at_size(graph, reference_values(graph, OPEN[-1]))
-        shape = tuple(graph.inputs[0].attrs["shape"]) if graph.inputs else ()
-        self.graph, self.name, self.prepared = graph, "", InputPreparation("as-they-stand", shape)
-        self.x = np.zeros((1, *((1,) * len(shape))), np.float32)
-        self.one = self.x[0]
-        height, width = (*((1,) * (3 - len(shape))), *shape)[-2:] if len(shape) > 1 else (1, 1)
-        self.pixels = np.full((min(int(height), OPEN[1]), min(int(width), OPEN[2]), 3), 128, np.uint8)
-        self._values, self._result = {}, None
+    @property
+    def x(self) -> Array:
+        """The main input with its batch axis."""
+        return self.inputs[self.main].x
 
-    def look_at_bytes(self, raw: bytes, name: str, called: str = "the picture") -> None:
-        """Puts the picture of a file's content in. What cannot be read raises, and the picture before stays. Errors
-        call a picture without a name `called`.
+    @property
+    def one(self) -> Array:
+        """The main input without its batch axis."""
+        return one_of(self.x, self.graph.inputs[self.main])
+
+    def look_at_bytes(self, raw: bytes, name: str, place: int | None = None) -> None:
+        """Puts the picture of a file's content into an input, the main one without a place. What cannot be read raises,
+        and the picture before stays.
         """
-        if self.bare:
-            raise saying(UsageError, Sentence("takesNone", f"{self._given.name} takes no picture"))
-        node = self._given.inputs[0]
-        if is_open(self._given):
-            node = node.with_attrs(shape=self._size or tuple(nearest(node.attrs["shape"], OPEN)))
-        self._look(*prepare_picture(raw, name or called, node), node, name)
-
-    def _look(self, x: Array, prepared: InputPreparation, node: Node, name: str) -> None:
-        """Puts the first sample of a batch in."""
-        axis = node.attrs["batch_axis"]
-        x = x.take([0], axis) if axis >= 0 else x
-        self._size = tuple(node.attrs["shape"])
-        graph = self._given
-        if is_open(graph):
-            graph = at_size(graph, values_for(graph, {node.name: node.attrs["shape"]}))
+        place = self.main if place is None else place
+        if self.bare or not 0 <= place < len(self.inputs) or picture_node(self.graph.inputs[place]) is None:
+            raise saying(UsageError, Sentence("takesNone", "this input takes no picture"))
+        made = from_picture(raw, name, self.graph.inputs[place])
         with self._lock:
-            self.graph, self.name, self.prepared = graph, name, prepared
-            self.x = np.ascontiguousarray(x, np.float32 if node.attrs["dtype"] in SINGLE else None)
-            self.one = self.x.take(0, axis) if axis >= 0 else self.x
-            self.pixels = pixels_of(self.one, node)
-            self._values: dict[str, Array] = {}
-            self._result: Array | None = None
+            self.inputs = (*self.inputs[:place], made, *self.inputs[place + 1 :])
+            self._values = {}
+            self._result = None
             self.turn += 1
 
     def values(self, name: str) -> Array:
@@ -198,33 +178,40 @@ class PictureInside:
         shape = (taps.shape[0], *(1,) * (3 - taps.ndim), *taps.shape[1:])
         return np.ascontiguousarray(taps.reshape(shape), np.float32), offset
 
-    def effect(self, name: str, seed: int = 0) -> Array:
-        """The measured receptive fields of a layer on this picture, (rows, columns, h, w): how much each place (h, w)
-        of the layer moves when noise of the picture's own spread is added to one of rows × columns parts of it.
+    def effect(self, name: str, place: int | None = None, seed: int = 0) -> Array:
+        """The measured receptive fields of a layer on the picture of an input (the main one without a place), (rows,
+        columns, h, w): how much each place (h, w) of the layer moves when noise of the picture's own spread is added to
+        one of rows × columns parts of it.
 
         It is the root of the mean square over the channels, 255 for the part that moves the place most; a place that
-        nothing moves has 0 everywhere. Raises what `values` raises, and `GraphError` for an input without two axes.
+        nothing moves has 0 everywhere. Raises what `values` raises, and `GraphError` for an input that is no picture
+        and no sequence.
         """
         still = self.values(name)
         with self._lock:
-            x, turn = self.x, self.turn
-        if x.ndim != 4 or x.dtype.kind not in "fiu":
-            english = f"{self.graph.name}: receptive fields are measured on pictures only"
+            place = self.main if place is None else place
+            if not 0 <= place < len(self.inputs):
+                raise UsageError(f"{self.graph.name} has no input {place}")
+            x, turn = self.inputs[place].x, self.turn
+        if x.ndim not in (3, 4) or x.dtype.kind not in "fiu" or self.graph.inputs[place].attrs["batch_axis"] > 0:
+            english = f"{self.graph.name}: receptive fields are measured on pictures and sequences of real numbers only"
             raise saying(GraphError, Sentence("fieldPictures", english))
         often = EFFECT_BLOCKS**2 * (count(self.graph).total.macs or 0) <= EFFECT_MACS
         blocks = EFFECT_BLOCKS if often else EFFECT_BLOCKS // 2
-        edges = [np.unique(np.linspace(0, size, min(size, blocks) + 1).astype(int)) for size in x.shape[2:]]
+        places = (1, *x.shape[2:])[-2:]  # a sequence is one row
+        edges = [np.unique(np.linspace(0, size, min(size, blocks) + 1).astype(int)) for size in places]
         noise = np.random.default_rng(seed).normal(0, float(x.std()) or 1.0, x.shape).astype(np.float32)
         found = np.zeros((len(edges[0]) - 1, len(edges[1]) - 1, *still.shape[1:]))
         for row, column in np.ndindex(found.shape[:2]):
-            part = (..., slice(*edges[0][row : row + 2]), slice(*edges[1][column : column + 2]))
+            axes = slice(*edges[0][row : row + 2]), slice(*edges[1][column : column + 2])
+            part = (..., *axes[4 - x.ndim :])
             moved = x.copy()
             moved[part] = _of_type(x[part] + noise[part], x.dtype)
             with self._lock:  # between two parts other requests are answered
                 if self.turn != turn:
                     raise saying(GraphError, Sentence("pictureChanged", "another picture was chosen meanwhile"))
-                taps = self._engine().run(moved, [name]).taps[name]
-            change = _as_maps(np.asarray(taps, np.float64)[0]) - still
+                taps = self._engine().run(self._feed(moved, place), [name]).taps[name]
+            change = as_maps(np.asarray(taps, np.float64)[0]) - still
             found[row, column] = np.sqrt(np.square(change).mean(axis=0))
         most = found.max(axis=(0, 1))
         return np.rint(255 * found / np.where(most > 0, most, 1)).astype(np.uint8)
@@ -250,7 +237,7 @@ class PictureInside:
 
         with self._lock:
             result = Session(self.graph).run(samples, [name])
-        return np.stack([_as_maps(np.asarray(one, np.float32)) for one in result.taps[name]])
+        return np.stack([as_maps(np.asarray(one, np.float32)) for one in result.taps[name]])
 
     def outputs_on(self, samples: Array) -> Array:
         """The first output for each of some samples."""
@@ -266,11 +253,12 @@ class PictureInside:
 
         with self._lock:
             engine = Compiled(self.graph)
-            engine.run(self.x)
+            feed = self._feed()
+            engine.run(feed)
             times = []
             for _ in range(runs):
                 begin = perf_counter()
-                engine.run(self.x)
+                engine.run(feed)
                 times.append(perf_counter() - begin)
         return 1000 * min(times)
 
@@ -281,10 +269,16 @@ class PictureInside:
         if sum(sizes.values()) > KEPT_BYTES:
             self._values.clear()
             names = [name] if name in names else []
-        result = self._engine().run(self.x, names)
+        result = self._engine().run(self._feed(), names)
         self._result = result.outputs[0]
         for tap in names:
-            self._values[tap] = _as_maps(np.asarray(result.taps[tap], np.float32)[0])
+            self._values[tap] = as_maps(np.asarray(result.taps[tap], np.float32)[0])
+
+    def _feed(self, x: Array | None = None, place: int = 0) -> Array | dict[str, Array]:
+        """What the network is given; with `x` in one place."""
+        arrays = [x if x is not None and i == place else one.x for i, one in enumerate(self.inputs)]
+        names = [node.name for node in self.graph.inputs]
+        return arrays[0] if len(arrays) == 1 else dict(zip(names, arrays, strict=True))
 
     def _has_maps(self, node: Node) -> bool:
         shape = self.graph.unit_shapes[node.name]
@@ -295,7 +289,7 @@ class PictureInside:
         from dojang.engine.compiled import Compiled
         from dojang.engine.session import Session
 
-        key = tuple(self.x.shape)
+        key = tuple(one.x.shape for one in self.inputs)
         if key not in self._engines:
             small = count(self.graph).total.macs < COMPILED_MACS
             self._engines.clear()
@@ -303,30 +297,16 @@ class PictureInside:
         return self._engines[key]
 
 
-def _no_picture(graph: Graph, given: bool) -> Sentence | None:
-    """Why a network is shown without a picture; None if it has one input, and this takes a picture or what was `given`
-    for it.
-    """
-    count = len(graph.inputs)
-    if count != 1:
-        names = ", ".join(node.name for node in graph.inputs)
-        english = f"the network has {count} inputs ({names}), and the page puts one picture into one input"
-        return Sentence("whyInputs", english, {"n": count, "names": names})
-    node = graph.inputs[0]
-    shape = tuple(node.attrs["shape"])
-    if given or takes_pictures(graph):
+def _no_sample(graph: Graph, given: bool) -> Sentence | None:
+    """Why a network is shown without samples; None if all its inputs can have one."""
+    if not graph.inputs:
+        return Sentence("whyNoInput", "the network has no input")
+    strange = next((node for node in graph.inputs if not is_drawable(node)), None)
+    if strange is None or given:
         return None
-    english = f"the network takes {by(shape)} values, which no picture has: give them as an .npy array in its place"
-    return Sentence("whyPicture", english, {"shape": by(shape)})
-
-
-def takes_pictures(graph: Graph) -> bool:
-    """Whether a picture can be the input: one input of 1, 3 or 4 channels with two axes behind."""
-    if len(graph.inputs) != 1:
-        return False
-    attrs = graph.inputs[0].attrs
-    shape = attrs["shape"]
-    return len(shape) == 3 and shape[0] in (1, 3, 4) and attrs["dtype"] in SINGLE and attrs["batch_axis"] == 0
+    dtype = strange.attrs["dtype"]
+    english = f"the input {strange.name} takes values of type {dtype}, of which no sample is drawn"
+    return Sentence("whyInputType", english, {"name": strange.name, "type": dtype})
 
 
 def _why_not(graph: Graph) -> Sentence | None:
@@ -353,15 +333,6 @@ def _of_type(values: Array, dtype: np.dtype) -> Array:
     return np.rint(values).clip(limits.min, limits.max).astype(dtype)
 
 
-def _as_maps(values: Array) -> Array:
-    """The values of one sample as (c, h, w)."""
-    if values.ndim < 2:
-        return values.reshape(-1, 1, 1)
-    if values.ndim == 2:
-        return values[:, None, :]
-    return values.reshape(values.shape[0], -1, values.shape[-1])
-
-
 def _tiles(values: Array) -> tuple[Array, Array, Array]:
     """Least and largest value of each map, and the maps from 0 to 255 between them. What is not finite is 0."""
     clean = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
@@ -370,25 +341,6 @@ def _tiles(values: Array) -> tuple[Array, Array, Array]:
     reach = np.where(high > low, high.astype(np.float64) - low, 1.0)
     tiles = (clean - low[:, None, None]) * (255 / reach)[:, None, None]
     return low, high, np.rint(tiles).clip(0, 255).astype(np.uint8)
-
-
-def pixels_of(x: Array, node: Node) -> Array:
-    """What the network sees, as a picture of uint8 (h, w, 3): its input without normalisation."""
-    maps = _as_maps(x)
-    mean, std = node.attrs["mean"], node.attrs["std"]
-    channels = len(maps)
-    if mean and std:
-        maps = maps * _per_channel(std, channels) + _per_channel(mean, channels)
-    if maps.min() < -0.01 or maps.max() > 1.01:
-        span = float(maps.max() - maps.min()) or 1.0
-        maps = (maps - maps.min()) / span
-    shown = maps[:3] if channels >= 3 else np.repeat(maps[:1], 3, axis=0)
-    return np.ascontiguousarray(np.rint(np.moveaxis(shown, 0, -1).clip(0, 1) * 255).astype(np.uint8))
-
-
-def _per_channel(values: Sequence[float], channels: int) -> Array:
-    """One value for each channel, (channels, 1, 1); another number of them is the first for all."""
-    return np.asarray(values if len(values) == channels else [values[0]] * channels, np.float32)[:, None, None]
 
 
 def packed(head: Mapping[str, Any], parts: Sequence[Array]) -> bytes:

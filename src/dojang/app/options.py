@@ -356,7 +356,8 @@ _SHOW = Command(
         JSON,
         replace(NET, help=f"{NETWORK}; or the word stamp: filters on the picture alone"),
         *LOADING[1:],
-        Option("image", "a picture, or .npy of shape (c,h,w) (default: a picture of dojang's own)", flag="?",
+        Option("image", "a picture, an .npy, or an .npz with an array for each input by name (default: dojang's own "
+               "picture)", flag="?",
                metavar="IMAGE"),
         replace(TRAINING_DATA[0], help=f"samples on which waste is looked for: {NO_LABELS}"),
         Option("before", "another network, such as the original of a slimmed one, to be shown beside", metavar="NET"),

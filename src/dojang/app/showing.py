@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from dojang.app.any_size import load
 from dojang.app.class_names import ClassNames, class_names
-from dojang.app.looking import PictureInside, packed, takes_pictures
+from dojang.app.looking import PictureInside, packed
 from dojang.app.networks import InputSize, require_weights
 from dojang.app.sentences import Sentence, saying
 from dojang.app.serving import PageServer, Reply, json_bytes
+from dojang.app.shown_inputs import Given, picture_node
 from dojang.arith.cost import count
 from dojang.base.errors import DojangError, FileError, UsageError
 from dojang.base.reading import read_bytes
@@ -48,7 +50,7 @@ MOST_VALUES = 64 << 20
 
 def show(
     net: Any,
-    image: str | Path | NDArray[Any] | None = None,
+    image: Given | Mapping[str, Given] | None = None,
     *,
     weights: str | Path | None = None,
     input_size: InputSize | None = None,
@@ -65,10 +67,11 @@ def show(
     """A page in the browser: the network on a picture, the maps of its layers, each filter at work, what outputs see.
 
     `net`, `weights`, `input_size` and `num_classes` are as in `load`; "stamp" in place of a network shows filters on
-    the picture alone. `image` is a picture, an .npy file or an array; without it the page begins with a picture of
-    dojang's own, and takes others. `data` (as in `diagnose`) are samples on which waste is looked for. `before` is
-    another network, such as the original of a slimmed one, to be shown beside. `lang` is the language that the page
-    begins with (else that of the browser).
+    the picture alone. `image` is a picture, an .npy file or an array; for a network with several inputs also an .npz
+    file, or one of these for each input by its name. Inputs without one begin with a picture of dojang's own, and take
+    others; those that take no picture have a sample that is drawn at random, which the page says. `data` (as in
+    `diagnose`) are samples on which waste is looked for. `before` is another network, such as the original of a slimmed
+    one, to be shown beside. `lang` is the language that the page begins with (else that of the browser).
 
     The page is served at 127.0.0.1 on `port` (0: any that is free) under an address with a random token, until the
     result is closed or the program ends; `browser=False` does not open it. With `output` it is one file instead, that
@@ -77,8 +80,8 @@ def show(
     channel); by default float16, or int8 where float16 takes more than 32 MiB.
 
     Raises what `load` raises, `FileError` for what is no picture, `UsageError` for a port that is taken, and for a
-    network that is too large for a file. A network without weights, one with several inputs, and one whose input is no
-    picture while no array is given, are drawn and counted; their maps are not shown, and the page says why.
+    network that is too large for a file. A network without weights is drawn and counted; its maps are not shown, and
+    the page says why.
 
     >>> page = show("digits-cnn", browser=False)
     >>> page.url.startswith("http://127.0.0.1:")
@@ -147,7 +150,12 @@ def _overview(inside: PictureInside) -> dict[str, Any]:
     return {
         **told, "outputs": list(graph.outputs), "classes": list(called.names), "guessed_names": called.guessed,
         "why_not": inside.why_not and inside.why_not.to_dict(), "bare": inside.bare,
-        "takes_pictures": takes_pictures(graph),
+        "inputs": [
+            {"name": node.name, "shape": list(node.attrs["shape"]), "takes_pictures": picture_node(node) is not None}
+            for node in inside.graph.inputs
+        ],
+        "main": inside.main,
+        "drawn": any(one.is_drawn for one in inside.inputs),
     }  # fmt: skip
 
 
@@ -155,6 +163,8 @@ def _photo(image: Any) -> NDArray[np.uint8]:
     """A picture as uint8 (h, w, 3), no larger than the page shows it."""
     from dojang.training.pictures import MAX_FILE_BYTES, SampleSize, decoded
 
+    if isinstance(image, Mapping):
+        raise UsageError("the stamp alone takes one picture")
     if image is None:
         from dojang.filters.gallery import sample
 
@@ -231,7 +241,7 @@ def _answered(
 ) -> Reply | None:
     """The reply to what the page asks of a network."""
     if path == "picture" and method == "POST":
-        _look(sides, body, query.get("name", "")[:200])
+        _look(sides, body, query.get("name", "")[:200], _number(query, "input"))
         return Reply(b"{}", "application/json")
     if method != "GET":
         return None
@@ -239,9 +249,17 @@ def _answered(
     if inside is None:
         raise UsageError("there is no such side")
     if path == "picture":
-        pixels = inside.pixels
-        head = {"h": pixels.shape[0], "w": pixels.shape[1], "name": inside.name, "prepared": inside.prepared.to_dict()}
-        return Reply(packed(head, [pixels]))
+        place = _number(query, "input")
+        if place >= len(inside.inputs):
+            raise UsageError(f"{inside.graph.name} has no input {place}")
+        one = inside.inputs[place]
+        head = {
+            "h": one.pixels.shape[0],
+            "w": one.pixels.shape[1],
+            "name": one.name,
+            "prepared": one.prepared.to_dict(),
+        }
+        return Reply(packed(head, [one.pixels]))
     if path == "time":
         return Reply(json_bytes(inside.milliseconds()), "application/json")
     if path == "answer":
@@ -259,7 +277,7 @@ def _answered(
         }
         return Reply(packed(head, [maps.tiles]))
     if path == "effect":
-        effect = inside.effect(layer)
+        effect = inside.effect(layer, _number(query, "input"))
         return Reply(packed(dict(zip(("rows", "columns", "h", "w"), effect.shape, strict=True)), [effect]))
     if path == "values":
         if inside.size_of_values(layer) > MOST_VALUES:
@@ -305,11 +323,11 @@ def _edits(net: Any) -> list[dict[str, Any]]:
         return []
 
 
-def _look(sides: dict[str, PictureInside], body: bytes, name: str) -> None:
+def _look(sides: dict[str, PictureInside], body: bytes, name: str, place: int) -> None:
     """The same picture into all networks, or into none."""
     for inside in sides.values():
         try:
-            inside.look_at_bytes(body, name)
+            inside.look_at_bytes(body, name, place)
         except FileError as error:
             raise saying(FileError, Sentence("refusedPicture", str(error), {"why": str(error)})) from None
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from dojang.app.diagnosing import diagnosis_of, evidence_of
 from dojang.app.feeding import fed
-from dojang.app.looking import Array, PictureInside, pixels_of
+from dojang.app.looking import Array, PictureInside
 from dojang.app.samples import asked_of, load_inputs
+from dojang.app.shown_inputs import pixels_of
 from dojang.evidence.activations import layers
 from dojang.evidence.blocks import co_cluster, random_groups
 from dojang.evidence.finding import CHANNEL_KINDS, Finding

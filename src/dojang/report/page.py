@@ -66,7 +66,10 @@ table.many td{display:grid;grid-template-columns:8.5rem minmax(0,1fr);border:0;p
 overflow-wrap:anywhere;white-space:normal}
 table.many td.none{display:none}
 table.many td::before{content:attr(data-head);color:var(--muted)}}
-@media print{.scroll{overflow:visible}details>*{display:block}svg,tr{break-inside:avoid}}
+@media(min-width:1040px){.scroll{width:fit-content;min-width:100%;max-width:calc(100vw - 4rem);position:relative;
+left:50%;transform:translateX(-50%)}}
+@media print{.scroll{overflow:visible;max-width:none;left:0;transform:none}details>*{display:block}
+svg,tr{break-inside:avoid}}
 """
 
 SORT = """

@@ -40,34 +40,42 @@ export function fromHeld(held, bytes, waste) {
   const floats = (/** @type {number} */ at, /** @type {number} */ count) => new Float32Array(bytes.slice(at, at + 4 * count).buffer);
   const s = held.samples;
   const samples = s && { n: s.n, ph: s.ph, pw: s.pw, inputs: floats(s.at, s.n * s.size), rgb: bytes.subarray(s.rgb, s.rgb + 3 * s.n * s.ph * s.pw) };
-  const picture = heldPicture(held, bytes);
-  return fromNetworks({ sides, picture, input: floats(held.input[0], held.input[1]), tiled, waste, samples });
+  const inputs = held.inputs.map((/** @type {any} */ one) => ({ picture: heldPicture(one.picture, bytes), numbers: floats(one.at, one.size) }));
+  return fromNetworks({ sides, inputs, tiled, waste, samples });
 }
 
 /**
- * @param {{sides: Record<string, Side>, picture: PagePicture, input: Float32Array,
+ * @param {{sides: Record<string, Side>, inputs: {picture: PagePicture, numbers: Float32Array}[],
  *   tiled: (values: LayerValues, first: number, most: number) => any, waste?: any, samples?: HeldSamples}} given
- *   the networks, the picture as it is shown, the same as the input of the networks, what makes maps of values,
- *   evidence on data, and samples of it
+ *   the networks, what each input has as it is shown and as the networks read it, what makes maps of values, evidence on
+ *   data, and samples of it
  */
-export function fromNetworks({ sides, picture, input, tiled, waste = null, samples }) {
-  let [now, numbers] = [picture, input];
+export function fromNetworks({ sides, inputs, tiled, waste = null, samples }) {
+  const now = [...inputs];
   /** @type {Map<string, import("./compute.mjs").Answer[]>} the answers of the sides that ran on this picture */
   const ran = new Map();
   /** @type {Map<string, LayerValues>} the values that were asked for last */
   const kept = new Map();
-  const shape = Object.values(sides)[0]?.program.inputs[0]?.shape ?? [];
+  const taken = Object.values(sides)[0]?.program.inputs ?? [];
+  /** What a network is given, by the names that it has for its inputs; with `x` in one place. @param {string} side @param {number} [place] @param {Float32Array} [x] */
+  const feed = (side, place, x) =>
+    Object.fromEntries(sides[side].program.inputs.map(({ name }, i) => [name, x && i === place ? x : now[i].numbers]));
   /** @param {string} side */
   const ready = async (side) => {
     if (!sides[side]) throw new Error(t("noNetwork"));
     const network = await sides[side].network;
-    if (!ran.has(side)) ran.set(side, network.run(numbers));
+    if (!ran.has(side)) ran.set(side, network.run(feed(side)));
     return network;
   };
   /** @type {(side: string, layer: string) => Promise<LayerValues>} */
   const values = async (side, layer) => {
     const key = `${side} ${layer}`;
     const network = await ready(side);
+    const { values: held, alias, missing } = network.program;
+    if (!held[layer] && !held[alias[layer]]) {
+      const why = missing[layer] ? t("notComputed", { layer }) : t("notKept", { layer });
+      throw new Error(why);
+    }
     const found = kept.get(key) ?? drawable(network.value(layer), layer);
     kept.delete(key);
     kept.set(key, found);
@@ -75,7 +83,7 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
     return found;
   };
   return {
-    takesPictures: shape.length === 3 && [1, 3].includes(shape[0]),
+    takesPictures: taken.map(({ shape }) => shape.length === 3 && [1, 3].includes(shape[0])),
     rounded: [...new Set(Object.values(sides).map(({ program }) => program.weights).filter((kind) => kind !== "float32"))].join(", "),
     values,
     maps: async (/** @type {string} */ side, /** @type {string} */ layer, /** @type {number} */ first, /** @type {number} */ most) =>
@@ -83,14 +91,14 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
     taps: async (/** @type {string} */ side, /** @type {string} */ layer, /** @type {number} */ channel) => {
       const network = await sides[side].network;
       const found = network.layers.get(layer);
-      if (!found || !found.weight || !found.weightShape || !found.window) throw new Error(`${layer} has no filter`);
+      if (!found || !found.weight || !found.weightShape || !found.window) throw new Error(t("noFilter", { layer }));
       const [outputs, c] = found.weightShape;
       if (!(channel >= 0 && channel < outputs)) throw new Error(`${layer} has no channel ${channel}; there are ${outputs}`);
       const [h, w] = [1, 1, ...found.window.kernel].slice(-2);
       const bias = found.bias ? network.numbers(found.bias)[channel] : 0;
       return { c, h, w, data: network.row(found, channel), bias };
     },
-    picture: async () => now,
+    picture: async (/** @type {number} */ place) => now[place].picture,
     answer: async (/** @type {string} */ side) => {
       if (!sides[side]) return [];
       await ready(side);
@@ -98,20 +106,19 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
       if (!first) throw new Error(t("noKernelAnswer"));
       return best(first, sides[side]);
     },
-    look: async (/** @type {Blob} */ file, /** @type {string} */ name) => {
-      const { inputs } = Object.values(sides)[0].program;
-      const seen = await drawn(file, name, inputs[0]);
-      numbers = pixelsAsInput(inputs[0], withAlpha(seen.rgb));
-      now = seen;
+    look: async (/** @type {Blob} */ file, /** @type {string} */ name, /** @type {number} */ place) => {
+      const picture = await drawn(file, name, taken[place]);
+      now[place] = { picture, numbers: pixelsAsInput(taken[place], withAlpha(picture.rgb)) };
       ran.clear();
       kept.clear();
     },
-    effect: async (/** @type {string} */ side, /** @type {string} */ layer) => {
+    effect: async (/** @type {string} */ side, /** @type {string} */ layer, /** @type {number} */ place) => {
       const still = await values(side, layer);
       const network = await sides[side].network;
       // Between two parts the page may ask for other values: its memory then holds a picture that was moved.
       const pause = () => { ran.delete(side); return new Promise((done) => setTimeout(done)); };
-      return moved(network, numbers, shape, layer, still, pause);
+      const run = (/** @type {Float32Array} */ x) => network.run(feed(side, place, x));
+      return moved(network, run, now[place].numbers, taken[place].shape, layer, still, pause);
     },
     waste: async () => waste,
     samples: async (/** @type {string} */ layer, /** @type {number} */ channel) => {
@@ -134,7 +141,8 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
       const network = await ready(side);
       const timed = (/** @type {number} */ runs) => {
         const start = performance.now();
-        for (let i = 0; i < runs; i++) network.run(numbers);
+        const given = feed(side);
+        for (let i = 0; i < runs; i++) network.run(given);
         return (performance.now() - start) / runs;
       };
       const least = (/** @type {number} */ tries, /** @type {number} */ runs) => Math.min(...Array.from({ length: tries }, () => timed(runs)));
@@ -147,17 +155,17 @@ export function fromNetworks({ sides, picture, input, tiled, waste = null, sampl
 
 /**
  * How much each part of the picture moves each place of a layer (`PictureInside.effect` says how it is measured).
- * @param {BrowserNetwork} network @param {Float32Array} input @param {number[]} shape @param {string} layer @param {LayerValues} still
+ * @param {BrowserNetwork} network @param {(x: Float32Array) => any} run with another input @param {Float32Array} input @param {number[]} shape @param {string} layer @param {LayerValues} still
  * @param {() => Promise<any>} pause lets the page live between two parts
  */
-async function moved(network, input, shape, layer, still, pause) {
-  if (shape.length !== 3) throw new Error(t("noStamp"));
-  const [c, height, width] = shape;
+async function moved(network, run, input, shape, layer, still, pause) {
+  if (shape.length !== 2 && shape.length !== 3) throw new Error(t("fieldPictures"));
+  const [c, height, width] = shape.length === 2 ? [shape[0], 1, shape[1]] : shape; // a sequence is one row
   const mean = input.reduce((a, b) => a + b, 0) / input.length;
   const spread = Math.sqrt(input.reduce((a, b) => a + (b - mean) ** 2, 0) / input.length) || 1;
   const noise = normal(input.length).map((v) => v * spread);
   const begin = performance.now();
-  network.run(input);
+  run(input);
   const blocks = (performance.now() - begin) * PARTS ** 2 < PATIENCE ? PARTS : PARTS / 2;
   const [rows, columns] = [Math.min(height, blocks), Math.min(width, blocks)];
   const size = still.h * still.w;
@@ -170,7 +178,7 @@ async function moved(network, input, shape, layer, still, pause) {
     for (let k = 0; k < c; k++)
       for (let y = Math.floor((row * height) / rows); y < Math.floor(((row + 1) * height) / rows); y++)
         for (let q = Math.floor((column * width) / columns); q < Math.floor(((column + 1) * width) / columns); q++) x[(k * height + y) * width + q] += noise[(k * height + y) * width + q];
-    network.run(x);
+    run(x);
     const { data } = drawable(network.value(layer), layer);
     for (let i = 0; i < size; i++) {
       let sum = 0;
@@ -197,7 +205,7 @@ function normal(count) {
  * @param {{shape: number[], data: Float32Array}} value @param {string} layer @returns {LayerValues}
  */
 function drawable({ shape, data }, layer) {
-  if (shape.length < 1 || shape.length > 4) throw new Error(`${layer}: its values cannot be drawn as maps`);
+  if (shape.length < 1 || shape.length > 4) throw new Error(t("notDrawn", { layer, shape: shape.join("×") }));
   const [c, ...rest] = shape;
   const w = rest.length ? rest[rest.length - 1] : 1;
   return { c, h: rest.slice(0, -1).reduce((a, b) => a * b, 1), w, data };

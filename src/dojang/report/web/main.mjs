@@ -36,6 +36,8 @@ function markWaste(found) {
   }
 }
 markWaste(evidence);
+/** @type {{name: string, shape: number[], takes_pictures: boolean}[]} */
+const inputs = data.overview?.inputs ?? [];
 const drawnLayers = layers.filter((one) => one.op !== "constant");
 
 const state = {
@@ -44,6 +46,7 @@ const state = {
   /** @type {import("./network.mjs").Row|null} */
   row: null,
   channel: 0,
+  input: data.overview?.main ?? 0,
   common: false,
   turn: 0,
   size: 64,
@@ -60,7 +63,7 @@ let standing = null;
 async function start() {
   const wanted = data.lang || (navigator.languages ?? [navigator.language]).map((l) => l.slice(0, 2)).find((l) => l === "ko" || l === "en") || "en";
   speak(wanted);
-  source = data.alone ? fromPicture(heldPicture(data.held, bytes), data.photo) : data.server ? fromServer(data.overview.takes_pictures) : fromHeld(data.held, bytes, data.waste ?? null);
+  source = data.alone ? fromPicture(heldPicture(data.held.picture, bytes), data.photo) : data.server ? fromServer(inputs.map((one) => one.takes_pictures)) : fromHeld(data.held, bytes, data.waste ?? null);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); build(); });
   document.addEventListener("keydown", (e) => {
     const field = document.getElementById("search");
@@ -156,6 +159,7 @@ function pick(row, layer) {
   state.layer = layer;
   network?.mark(row);
   show();
+  if (matchMedia("(max-width: 999px)").matches) document.querySelector(".panel")?.scrollIntoView(); // it stands below the rows
 }
 
 /** @param {any} why */
@@ -168,7 +172,7 @@ async function picture() {
   const box = /** @type {HTMLElement} */ (document.getElementById("photo"));
   if (data.overview?.bare) return;
   try {
-    photo = await source.picture();
+    photo = await source.picture(state.input);
   } catch (error) {
     box.replaceChildren(failure(error));
     return;
@@ -178,8 +182,27 @@ async function picture() {
   canvas.style.aspectRatio = String(Math.max(0.6, visible(photo.w, photo.h)));
   if (visible(photo.w, photo.h) === photo.w / photo.h) canvas.style.objectFit = "contain"; // a photo keeps its proportions
   const field = h("input", { type: "file", accept: "image/*", id: "file", class: "file", onchange: (/** @type {any} */ e) => e.target.files[0] && take(e.target.files[0]) });
-  box.replaceChildren(h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: preparation(photo.prepared) }) : null)),
-    source.takesPictures ? h("label", { for: "file", class: "choose" }, t("choose"), field) : "");
+  box.replaceChildren(inputs.length > 1 ? chooser() : "", h("figure", {}, canvas, h("figcaption", {}, h("span", { text: photo.name }), photo.prepared ? h("span", { class: "note", text: preparation(photo.prepared) }) : null)),
+    source.takesPictures[state.input] ? h("label", { for: "file", class: "choose" }, t("choose"), field) : "");
+}
+
+/** The names of the network's inputs that a layer depends on. @param {string} layer */
+function inputsOf(layer) {
+  const seen = new Set([layer]);
+  for (const name of seen) for (const source of byName.get(name)?.inputs ?? []) seen.add(source); // a Set is gone through as it grows
+  return new Set(inputs.map((one) => one.name).filter((name) => seen.has(name)));
+}
+
+/** The inputs of a network that has several, to choose from. */
+function chooser() {
+  const chosen = async (/** @type {number} */ i) => {
+    state.input = i;
+    await Promise.all([picture(), state.tab === "field" ? show() : null]);
+    document.getElementById(`input-${i}`)?.focus();
+  };
+  return h("div", { class: "choosing" }, h("p", { class: "note", text: t("severalInputs", { n: inputs.length }) }),
+    h("div", { class: "chips", role: "group", "aria-label": t("inputs") }, inputs.map((one, i) =>
+      h("button", { type: "button", id: `input-${i}`, "aria-pressed": String(i === state.input), onclick: () => chosen(i), text: one.name }))));
 }
 
 async function answer() {
@@ -197,7 +220,7 @@ async function answer() {
           part.style.width = `${100 * one.probability}%`;
           return h("li", {}, h("span", { class: "name", text: one.name }), h("span", { class: "number", text: percent(one.probability) }), h("span", { class: "track" }, part));
         }))
-      : h("p", { class: "note", text: t("noAnswer") }), found.length && data.overview.guessed_names ? h("p", { class: "note", text: t("guessedNames", { n: whole(data.overview.classes.length) }) }) : "");
+      : h("p", { class: "note", text: t("noAnswer") }), found.length && data.overview.drawn ? h("p", { class: "note", text: t("drawnAnswer") }) : "", found.length && data.overview.guessed_names ? h("p", { class: "note", text: t("guessedNames", { n: whole(data.overview.classes.length) }) }) : "");
   } catch (error) {
     box.replaceChildren(failure(error));
   }
@@ -206,7 +229,8 @@ async function answer() {
 /** @param {File} file */
 async function take(file) {
   try {
-    await source.look(file, file.name);
+    if (!source.takesPictures[state.input]) throw new Error(t("takesNone"));
+    await source.look(file, file.name, state.input);
     await build();
   } catch (error) {
     document.getElementById("photo")?.append(failure(error));
@@ -266,7 +290,7 @@ async function stamp(box, current) {
   const inside = h("div", { class: "stamp" }, h("p", { class: "note", text: t("loading") }));
   box.replaceChildren(layerHead(), inside, key(), cases());
   const load = async () => {
-    const p = await pressing(source, "after", rows, state.channel, byName.get(layer.inputs[0])?.op === "input");
+    const p = await pressing(source, "after", rows, state.channel, inputs.findIndex((one) => one.name === layer.inputs[0]));
     if (!current()) return;
     standing?.stop();
     if (!p) { inside.replaceChildren(h("p", { class: "note", text: t("noStamp") })); return; }
@@ -279,7 +303,7 @@ async function stamp(box, current) {
 
 /** @param {HTMLElement} box @param {() => boolean} current */
 async function alone(box, current) {
-  photo = await source.picture();
+  photo = await source.picture(0);
   if (!current()) return;
   const small = shrunk(photo, state.size);
   const data32 = new Float32Array(3 * small.h * small.w);
@@ -340,13 +364,14 @@ async function lookForWaste() {
 async function sight(box) {
   const where = drawnLayers.findIndex((one) => one.name === state.layer);
   const inside = h("div", {});
-  const seen = photo ?? (await source.picture());
+  if (data.overview.bare) { box.replaceChildren(h("p", { class: "note", text: t("noMaps", { why: sentence(data.overview.why_not) }) })); return; }
+  const seen = await source.picture(state.input);
   box.replaceChildren(inside);
   showSight(inside, seen, drawnLayers, where, (i) => {
     const layer = drawnLayers[i].name;
     const row = network?.rowOf(layer);
     if (row) { state.row = row; state.layer = layer; network?.mark(row); }
-  }, data.overview.why_not ? null : (layer) => source.effect("after", layer));
+  }, data.overview.why_not ? null : (layer) => source.effect("after", layer, state.input), (layer) => inputsOf(layer).has(inputs[state.input].name));
 }
 
 start();

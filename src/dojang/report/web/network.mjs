@@ -183,7 +183,7 @@ function bar(layers, what, whole) {
   }
   const sum = sums.conv + sums.dense + sums.other;
   const text = !known && !sum ? "?" : sum ? `${known ? "" : "≥ "}${short(sum)}` : "–";
-  const box = h("span", { class: "bar", title: whole && sum ? `${t(what)}: ${percent(sum / whole)}` : t(what) });
+  const box = h("span", { class: "bar", "data-what": t(what), title: whole && sum ? `${t(what)}: ${percent(sum / whole)}` : t(what) });
   const track = h("span", { class: "track" });
   for (const type of ["conv", "dense", "other"])
     if (sums[type] && whole) {

@@ -19,8 +19,9 @@ export function seenBy(span, place) {
  * @param {HTMLElement} box @param {import("./source.mjs").Picture} picture @param {import("./network.mjs").LayerRow[]} layers
  * @param {number} chosen index of the layer @param {(i: number) => void} changed
  * @param {((layer: string) => Promise<import("./source.mjs").Effect>)|null} measure null where nothing can be run
+ * @param {(layer: string) => boolean} depends whether a layer depends on the input that the picture is in
  */
-export function showSight(box, picture, layers, chosen, changed, measure) {
+export function showSight(box, picture, layers, chosen, changed, measure, depends) {
   let at = Math.max(0, chosen);
   let [fy, fx] = [0.5, 0.5];
   const canvas = h("canvas", { class: picture.w < 64 ? "pixels" : "" });
@@ -64,12 +65,12 @@ export function showSight(box, picture, layers, chosen, changed, measure) {
     const [oh, ow] = places();
     const [y, x] = [Math.min(oh - 1, Math.floor(fy * oh)), Math.min(ow - 1, Math.floor(fx * ow))];
     name.textContent = `${layer.name} · ${t("throughLayers", { n: at + 1, all: layers.length })}`;
-    const spans = layer.field;
+    const spans = depends(layer.name) ? layer.field : null;
     drawEffect(layer.name, y, x);
-    const across = spans && seenBy(spans[spans.length - 1], x);
+    const across = spans?.length ? seenBy(spans[spans.length - 1], x) : null;
     const [rows, columns] = spans?.length === 2 ? [seenBy(spans[0], y), across] : spans?.length === 1 ? [[0, 0], across] : [null, null];
     if (!rows || !columns) {
-      said.textContent = t("fieldNone");
+      said.textContent = depends(layer.name) ? t("fieldNone") : t("fieldElsewhere", { layer: layer.name });
       shade.setAttribute("d", "");
       for (const one of [frame, spot]) one.setAttribute("width", "0");
       return;
@@ -80,7 +81,7 @@ export function showSight(box, picture, layers, chosen, changed, measure) {
     for (const [key, v] of Object.entries({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 })) frame.setAttribute(key, String(v));
     for (const [key, v] of Object.entries({ x: (x * picture.w) / ow, y: (y * picture.h) / oh, width: picture.w / ow, height: picture.h / oh })) spot.setAttribute(key, String(v));
     const outside = y0 < 0 || x0 < 0 || y1 > picture.h || x1 > picture.w;
-    said.textContent = `${t("fieldSaid", { y, x, layer: layer.name, h: y1 - y0, w: x1 - x0, y0, y1: y1 - 1, x0, x1: x1 - 1 })}${outside ? ` ${t("fieldPadding")}` : ""}`;
+    said.textContent = `${t(spans?.length === 1 ? "fieldLine" : "fieldSaid", { y, x, layer: layer.name, h: y1 - y0, w: x1 - x0, y0, y1: y1 - 1, x0, x1: x1 - 1 })}${outside ? ` ${t("fieldPadding")}` : ""}`;
     said.dataset.field = JSON.stringify([y0, y1 - 1, x0, x1 - 1]);
   }
   /** What was measured of a place. @param {string} layer @param {number} y @param {number} x */

@@ -5,23 +5,23 @@
  * @typedef {import("./stamping.mjs").Taps} Taps
  * @typedef {{order: number[], strength: number[], low: number[], high: number[], h: number, w: number, tiles: Uint8Array}} Maps
  *   all channels by strength; the least and largest value of each map in `tiles`, which are 8-bit maps one after the other
- * @typedef {{made: string, shape: number[], mean: string, std: string}} InputPreparation how an input was made; `made` is one
- *   of "scaled", "pixels", "values", "as-they-stand" and "normalised-already"
+ * @typedef {{made: string, shape: number[], mean: string, std: string, most?: string}} InputPreparation how an input was made; `made` is one
+ *   of "scaled", "pixels", "values", "as-they-stand", "normalised-already", "drawn", "drawn-whole" (from 0 to `most`) and "ones"
  * @typedef {{h: number, w: number, rgb: Uint8Array, name: string, prepared: InputPreparation|null}} Picture
  * @typedef {{index: number, name: string, score: number, probability: number}} Guess
  * @typedef {object} Source
- * @property {boolean} takesPictures
+ * @property {boolean[]} takesPictures for each input of the network
  * @property {string} rounded how the weights are stored where that rounds them, else ""
  * @property {(side: string, layer: string, first: number, most: number) => Promise<Maps>} maps
  * @property {(side: string, layer: string) => Promise<Values>} values
  * @property {(side: string, layer: string, channel: number) => Promise<Taps>} taps
- * @property {() => Promise<Picture>} picture
+ * @property {(input: number) => Promise<Picture>} picture what an input has, as a picture
  * @property {(side: string) => Promise<Guess[]>} answer
- * @property {(file: Blob, name: string) => Promise<void>} look
+ * @property {(file: Blob, name: string, input: number) => Promise<void>} look puts a picture into an input
  * @property {() => Promise<any>} waste evidence on data
  * @property {(layer: string, channel: number) => Promise<Samples>} samples maps of a channel on samples of the data
  * @property {(side: string, turn: number) => Promise<number|null>} time milliseconds of one run, the least of 7; each turn measures anew
- * @property {(side: string, layer: string) => Promise<Effect>} effect measured receptive fields
+ * @property {(side: string, layer: string, input: number) => Promise<Effect>} effect measured receptive fields on an input
  * @typedef {{rows: number, columns: number, h: number, w: number, tiles: Uint8Array}} Effect
  *   how much each part (rows × columns) of the picture moves each place (h × w): 255 for the part that moves it most
  * @typedef {{n: number, h: number, w: number, ph: number, pw: number, data: Float32Array, rgb: Uint8Array}} Samples
@@ -35,7 +35,7 @@ function unpacked(buffer) {
   return { head: JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length))), at: 4 + length };
 }
 
-/** Asks the server that gave this page. @param {boolean} takesPictures @returns {Source} */
+/** Asks the server that gave this page. @param {boolean[]} takesPictures @returns {Source} */
 export function fromServer(takesPictures) {
   /** @type {Map<string, Promise<any>>} */
   const kept = new Map();
@@ -74,13 +74,13 @@ export function fromServer(takesPictures) {
       const { head, at } = unpacked(buffer);
       return { ...head, data: new Float32Array(buffer, at, head.c * head.h * head.w) };
     }),
-    picture: async () => {
-      const buffer = await ask("picture");
+    picture: async (input) => {
+      const buffer = await ask("picture", { input });
       const { head, at } = unpacked(buffer);
       return { ...head, rgb: new Uint8Array(buffer, at, 3 * head.h * head.w) };
     },
-    effect: (side, layer) => once(`effect ${side} ${layer}`, async () => {
-      const buffer = await ask("effect", { side, layer });
+    effect: (side, layer, input) => once(`effect ${side} ${input} ${layer}`, async () => {
+      const buffer = await ask("effect", { side, layer, input });
       const { head, at } = unpacked(buffer);
       return { ...head, tiles: new Uint8Array(buffer, at, head.rows * head.columns * head.h * head.w) };
     }),
@@ -93,8 +93,8 @@ export function fromServer(takesPictures) {
       const count = head.n * head.h * head.w;
       return { ...head, data: new Float32Array(buffer, at, count), rgb: new Uint8Array(buffer, at + 4 * count, 3 * head.n * head.ph * head.pw) };
     }),
-    look: async (file, name) => {
-      await ask("picture", { name }, { method: "POST", body: file });
+    look: async (file, name, input) => {
+      await ask("picture", { name, input }, { method: "POST", body: file });
       kept.clear();
     },
   };
@@ -142,7 +142,7 @@ export function fromPicture(picture, longest) {
     return { c: 3, h: now.h, w: now.w, data };
   };
   return {
-    takesPictures: true,
+    takesPictures: [true],
     rounded: "",
     values,
     maps: async (_side, _layer, first, most) => tiled(await values(), first, most),
@@ -157,9 +157,9 @@ export function fromPicture(picture, longest) {
   };
 }
 
-/** The picture that is in the page. @param {any} held what the page says of its bytes @param {Uint8Array} bytes @returns {Picture} */
-export function heldPicture(held, bytes) {
-  const { h, w, at, name, prepared } = held.picture;
+/** A picture that is in the page. @param {any} told where it is in the bytes of the page @param {Uint8Array} bytes @returns {Picture} */
+export function heldPicture(told, bytes) {
+  const { h, w, at, name, prepared } = told;
   return { h, w, name, prepared, rgb: bytes.subarray(at, at + 3 * h * w) };
 }
 

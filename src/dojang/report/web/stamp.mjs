@@ -35,7 +35,7 @@ export const presser = (layers) => layers.find((one) => PRESSES.has(one.op));
 /**
  * What is needed to press one channel of a layer; null where the layer presses nothing that can be drawn.
  * @param {import("./source.mjs").Source} source @param {string} side
- * @param {import("./network.mjs").LayerRow[]} layers of the row @param {number} channel @param {boolean} photo whether the input is the picture
+ * @param {import("./network.mjs").LayerRow[]} layers of the row @param {number} channel @param {number} photo the place of the network's input that it reads, -1 if it reads none
  * @returns {Promise<Pressing|null>}
  */
 export async function pressing(source, side, layers, channel, photo) {
@@ -53,8 +53,8 @@ export async function pressing(source, side, layers, channel, photo) {
   const after = await Promise.all(tail.map(async (one) => ({ name: one.name, op: one.op, values: await source.values(side, one.name) })));
   const [oh, ow] = [after[0].values.h, after[0].values.w];
   return {
-    input, picture: photo && input.c === 3 ? await source.picture() : null,
-    channelNames: photo && input.c === 3 ? [t("red"), t("green"), t("blue")] : [],
+    input, picture: photo >= 0 && input.c === 3 ? await source.picture(photo) : null,
+    channelNames: photo >= 0 && input.c === 3 ? [t("red"), t("green"), t("blue")] : [],
     g, operation: operation === "mean" && layer.window?.count_padding === false ? "meanInside" : operation,
     taps: taps && { ...taps, data: taps.data.slice() }, filters: shape[0], channel: Math.min(channel, shape[0] - 1), size: [oh, ow], after, changed: false, relu: false,
   };
