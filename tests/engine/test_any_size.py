@@ -339,3 +339,55 @@ def test_a_file_that_fixes_its_batch_may_leave_the_width_open():
     as_onnxruntime(model, *(rng.standard_normal((1, 1, 6, w)).astype("f4") for w in (9, 14, 9)))
     with pytest.raises(ShapeError):
         dojang.compile(net)(np.zeros((1, 6, 9), "f4"))
+
+
+def cells(p, stride, real):
+    """Nodes of a detector's level, named from p on: a convolution, and to its outputs the centres of its cells added,
+    computed from its size as exporters of YOLOv8 write them: Shape, Range, + ½, Reshape, Expand, Concat.
+    """
+    lines = []
+    for name, axis in (("h", "two"), ("w", "three")):
+        lines.append(("Gather", [p + "shape", axis], [p + name], {"axis": 0}))
+        lines.append(("Unsqueeze", [p + name, "first"], [p + name + "1"], {}))
+        cast = ("Cast", [p + name], [p + name + " real"], {"to": 1}) if real else None
+        limits = ["zero", p + name + " real", "one"] if real else ["zero int", p + name, "one int"]
+        lines += [cast] if cast else []
+        lines.append(("Range", limits, [p + name + " range"], {}))
+        lines.append(("Cast", [p + name + " range"], [p + name + " places"], {"to": 1}))
+        lines.append(("Add", [p + name + " places", "half"], [p + name + " mid"], {}))
+    return [
+        ("Conv", ["x", f"k{stride}"], [p + "y"], {"strides": [stride, stride]}),
+        ("Shape", [p + "y"], [p + "shape"], {}),
+        *lines,
+        ("Concat", [p + "h1", p + "w1"], [p + "hw"], {"axis": 0}),
+        ("Reshape", [p + "h mid", "column"], [p + "rows"], {}),
+        ("Reshape", [p + "w mid", "row"], [p + "columns"], {}),
+        ("Expand", [p + "rows", p + "hw"], [p + "all rows"], {}),
+        ("Expand", [p + "columns", p + "hw"], [p + "all columns"], {}),
+        ("Reshape", [p + "all columns", "flat"], [p + "xs"], {}),
+        ("Reshape", [p + "all rows", "flat"], [p + "ys"], {}),
+        ("Concat", [p + "xs", p + "ys"], [p + "centres"], {"axis": 2}),
+        ("Transpose", [p + "centres"], [p + "turned"], {"perm": [0, 2, 1]}),
+        ("Mul", [p + "turned", f"stride{stride}"], [p + "anchors"], {}),
+        ("Reshape", [p + "y", "tokens"], [p + "tokens"], {}),
+        ("Add", [p + "tokens", p + "anchors"], [p + "boxes"], {}),
+    ]
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_a_detector_whose_anchors_are_computed_from_the_size_answers_at_any(real):
+    arrays = {
+        **{f"k{k}": rng.standard_normal((2, 3, k, k)).astype("f4") / (2 * k) for k in (8, 16)},
+        "two": np.int64(2), "three": np.int64(3), "zero": np.float32(0), "one": np.float32(1), "half": np.float32(0.5),
+        "zero int": np.int64(0), "one int": np.int64(1), "first": np.array([0]), "column": np.array([-1, 1]),
+        "row": np.array([1, -1]), "flat": np.array([1, -1, 1]), "tokens": np.array([0, 2, -1]),
+        "stride8": np.float32(8), "stride16": np.float32(16),
+    }  # fmt: skip
+    nodes = [*cells("a ", 8, real), *cells("b ", 16, real), ("Concat", ["a boxes", "b boxes"], ["y"], {"axis": 2})]
+    model = opened(nodes, arrays, ["n", 3, "h", "w"])
+    assert is_open(dojang.load(model))
+    sizes = [(1, 64, 128), (2, 320, 96), (1, 640, 416)]
+    as_onnxruntime(model, *(rng.standard_normal((n, 3, h, w)).astype("f4") for n, h, w in sizes))
+    small, large = (dojang.load(model, input_size=(3, h, w)) for _, h, w in (sizes[0], sizes[2]))
+    assert [n.op for n in small.nodes] == [n.op for n in large.nodes]
+    assert dojang.count(small).total.params == dojang.count(large).total.params == 2 * 3 * (64 + 256)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from dojang.app import networks
 from dojang.app.networks import InputSize
 from dojang.app.symbolic import symbolised
-from dojang.arith.graph import Graph
+from dojang.arith.graph import Graph, Node
 from dojang.arith.open_sizes import is_open
 from dojang.arith.symbol import Expr, symbol
 from dojang.base.errors import DojangError, ShapeError, UsageError
@@ -107,15 +107,23 @@ def with_symbols(read: Read, size: tuple[Any, ...], name: str) -> Graph:
     """The network with symbols in its input size. Raises `UsageError` where its numbers depend on the size."""
     import numpy as np
 
+    from dojang.app.spaced import steps_of
+
     graph = symbolised(lambda sized: read(sized, False), size, name)
     assert is_open(graph)
     one, other = (read(tuple(_number(s, value) for s in size), True) for value in (7, 13))
+    moved: dict[str, Node | tuple[Node, ...]] = {}
+    weights = dict(one.weights)
     for node in graph.nodes:
         for role in graph.node_params(node) if node.op == "constant" else ():
             first, second = (np.asarray(g.weights[node.array(role)]) for g in (one, other))
-            if not np.array_equal(first, second, equal_nan=True):
+            if np.array_equal(first, second, equal_nan=True):
+                continue
+            if not (made := steps_of(node, first, second)) or {n.name for n in made[:-1]} & graph.by_name.keys():
                 raise UsageError(f"{name}: {node.name} depends on the size of the input; give the size in numbers")
-    return graph.replace(weights=one.weights)
+            moved[node.name] = made
+            del weights[node.array(role)]
+    return (graph.edited(moved) if moved else graph).replace(weights=weights)
 
 
 def _number(size: Any, value: int) -> int:

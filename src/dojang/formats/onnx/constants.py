@@ -149,7 +149,8 @@ class Const:
     Constants with the same `source` are one array: it is a tensor of the file and how it was transposed or reshaped.
     `pieces` are the stored arrays from which the constant is computed in any form. `trained`: the file stores it in
     arrays of float type, which are parameters if a node reads them. `fill` is the value of a constant that has one
-    value everywhere. `batched`: some of its numbers depend on the batch (`batch.py`).
+    value everywhere. `batched`: some of its numbers depend on the batch (`batch.py`). `sized`: it is computed from the
+    size of an input.
     """
 
     shape: tuple[int, ...]
@@ -166,6 +167,7 @@ class Const:
     pieces: tuple[Piece, ...] = ()
     dtype: str = ""
     grid: Grid | None = None
+    sized: bool = False
 
     @property
     def kind(self) -> str:

@@ -20,6 +20,7 @@ from dojang.arith.shapes import axis_of, broadcast
 from dojang.base.errors import DataError, ShapeError
 from dojang.formats.onnx.batch import (
     above,
+    any_depends,
     depends,
     divided,
     exact,
@@ -51,7 +52,31 @@ def fold(op: str, inputs: Inputs, attrs: Attributes, opset: int) -> Const | None
         # Bad sizes, or a result that depends on the batch: the operator's own rule says what is wrong, or names
         # it as unknown.
         return None
-    return result if result is None or op == "Identity" else _traced(op, result, inputs)
+    if result is None or op == "Identity":
+        return result
+    found = _traced(op, result, inputs)
+    return None if op not in SIZES and found.sized and _is_grid(found) else found
+
+
+MOST_SIZES = 10
+"""Numbers of the largest table of sizes: two paddings for each of five axes. More that are computed from the size of an
+input are places in an image."""
+
+
+def _is_grid(const: Const) -> bool:
+    """Whether a constant holds places, as the anchors of a detector, instead of sizes: more than one step along one
+    axis. It is left to nodes that compute it, which are the same for every size of the input.
+    """
+    if const.fill is not None or const.batched or any_depends(const.shape) or const.size <= MOST_SIZES:
+        return False
+    values = const.values() if const.small else []
+    return not values or max(const.shape) < const.size or not _even(values)
+
+
+def _even(values: Sequence[Any]) -> bool:
+    """Whether each number is as far from the one before it as the second from the first."""
+    step = values[1] - values[0]
+    return all(v == values[0] + i * step for i, v in enumerate(values))
 
 
 MOVES = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose Gather Slice Expand Cast DequantizeLinear".split())
@@ -71,7 +96,9 @@ def _traced(op: str, result: Const, inputs: Inputs) -> Const:
     learned = any(c.trained for c in consts) or op == "DequantizeLinear"
     trained = result.sort == "f" and learned and any(piece.size > 1 and piece.named for piece in pieces)
     like = inputs[1] if op == "Where" and len(inputs) > 1 else inputs[0] if inputs and op not in SIZES else None
-    return replace(result, pieces=pieces, trained=trained, dtype=result.dtype or (like.dtype if like else ""))
+    sized = any(c.sized for c in (inputs[:1] if op in MOVES else inputs) if c is not None)
+    kind = result.dtype or (like.dtype if like else "")
+    return replace(result, pieces=pieces, trained=trained, dtype=kind, sized=sized)
 
 
 def axes_of(inputs: Inputs, attrs: Attributes, place: int = 1) -> list[int] | None:
@@ -89,10 +116,13 @@ def _elementwise(function: Callable[..., Any], sort: Sort | None = None) -> Fold
     def rule(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
         consts = [c for c in inputs if c is not None]
         shape = broadcast({}, [c.shape for c in consts])
-        if not _small(consts) or prod(shape) > FOLD_LIMIT:
-            return None
         kinds = {c.sort for c in consts}
         kind: Sort = "f" if "f" in kinds else "i" if "i" in kinds else "b"
+        if prod(shape) > 1 and all(c.size == 1 or (c.fill is not None and not c.trained) for c in consts):
+            row = [c.fill if c.fill is not None else c.values()[0] for c in consts]
+            return of_fill(simplified(function(*row)), shape, sort or kind)
+        if not _small(consts) or prod(shape) > FOLD_LIMIT:
+            return None
         columns = [spread(c.values(), c.shape, shape) for c in consts]
         trained = any(c.trained for c in consts)
         values = [simplified(function(*row)) for row in zip(*columns, strict=True)]
@@ -405,7 +435,7 @@ def _shape(inputs: Inputs, attrs: Attributes, opset: int) -> Const | None:
 def shape_values(shape: Sequence[int], attrs: Attributes) -> Const:
     """The result of Shape, with the `start` and `end` of opset 15."""
     part = shape[attrs.get("start", 0) : attrs.get("end", len(shape))]
-    return of_values(part, (len(part),), "i")
+    return replace(of_values(part, (len(part),), "i"), sized=True)
 
 
 FOLDS: Mapping[str, Fold] = {
