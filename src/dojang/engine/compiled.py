@@ -132,6 +132,11 @@ class Sizes:
             self.last = size, graph
         return graph
 
+    def filled(self, graph: Graph) -> frozenset[str]:
+        """The arrays of constants of one number everywhere whose shapes hold for the size of `graph` alone."""
+        fills = (n for n in graph.nodes if n.op == "constant" and n.attrs["fill"] is not None)
+        return frozenset(n.array("value") for n in fills if n.name in self.chosen_for.open)
+
     def slice_images(self, images: int, graph: Graph) -> int:
         """Images of a slice at a size, of so many at the size that kernels are chosen for."""
         pixels = [sum(prod(n.attrs["shape"]) for n in g.inputs) for g in (self.like, graph)]
@@ -354,7 +359,8 @@ class Compiled:
             if found is None:
                 shared = self._settled.weights
                 made = frozenset[str]() if graph.weights is shared else graph.weights.keys() - shared.keys()
-                found = build(graph, self._request(wanted), self._chosen, self._packed, self.release, made)
+                of_size = made | self._sizes.filled(graph) if self._sizes else made
+                found = build(graph, self._request(wanted), self._chosen, self._packed, self.release, of_size)
                 for name in shared.keys() - graph.weights.keys() if made else ():
                     assert isinstance(shared, dict)
                     shared.pop(name)  # let go where the network at this size has a mapping of its own
