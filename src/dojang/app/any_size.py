@@ -64,9 +64,11 @@ def load(
         return networks.finished(networks.with_size(net, size), weights)
     name = networks.name_of(net)
     if size is not None and networks.is_symbolic(size):
-        if isinstance(size, list):
-            size = networks.by_input(net, size, name)
-        return with_symbols(read, size, name)
+        several = not isinstance(size, tuple)
+        data = networks.onnx_bytes(net) if several else None
+        if several and data is None:
+            return read(input_size, True)  # which says that only counting works with symbols
+        return with_symbols(read, networks.in_order(data, size, name) if isinstance(size, list) else size, name)
     if size is None and (found := open_sizes(net)):
         return at_any_size(read, found, name)
     return read(input_size, True)
@@ -86,9 +88,9 @@ def for_counting(net: Any, num_classes: int | None = None) -> Graph | None:
 def open_size(net: Any) -> tuple[int | None, ...] | None:
     """The size of the one input of an ONNX file, if something behind its channels is open; None for anything else."""
     found = open_sizes(net)
-    if len(found) != 1 or None in found:
+    size = found.get(None)
+    if size is None or not isinstance(size[0], int):
         return None
-    (size,) = found.values()
     return tuple(s if isinstance(s, int) else None for s in size)
 
 

@@ -416,14 +416,6 @@ def in_order(data: Any, size: list[Size], title: str) -> dict[str, Size]:
     return _each(list(input_sizes(data)), size, title)
 
 
-def by_input(net: Any, size: list[Size], title: str) -> dict[str, Size]:
-    """Sizes by the names of the inputs of an ONNX file. Raises `UsageError` for any other network."""
-    data = onnx_bytes(net)
-    if data is None:
-        raise UsageError(f"{title}: symbols in the sizes of several inputs fit ONNX files only; give numbers")
-    return in_order(data, size, title)
-
-
 def _each(names: list[str], size: list[Size], title: str) -> dict[str, Size]:
     if len(size) != len(names):
         raise UsageError(
@@ -449,7 +441,7 @@ def _single(size: Sizes | None, name: str) -> Size:
     """The one size; symbols work with one input, but for ONNX files."""
     if isinstance(size, tuple):
         return size
-    raise UsageError(f"{name}: symbols in the sizes of several inputs fit ONNX files only; give numbers")
+    raise UsageError(f"{name}: symbolic sizes fit networks with one input, or ONNX files; give numbers")
 
 
 def is_module(net: object) -> bool:
