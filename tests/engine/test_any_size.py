@@ -468,3 +468,11 @@ def test_an_image_with_its_channels_last_has_any_size():
     as_onnxruntime(
         model, *(rng.standard_normal(s).astype("f4") for s in [(1, 9, 12, 3), (2, 40, 33, 3), (1, 9, 13, 3)])
     )
+
+
+@pytest.mark.parametrize("name", ["?", "dynamic"])
+def test_height_and_width_of_one_name_need_not_be_equal(name):
+    """Some exporters write the same text for every size that is open; ONNX Runtime takes different ones."""
+    nodes = [("Conv", ["x", "k"], ["y"], {})]
+    model = opened(nodes, {"k": rng.standard_normal((4, 3, 3, 3)).astype("f4")}, ["n", 3, name, name])
+    as_onnxruntime(model, *(rng.standard_normal(s).astype("f4") for s in [(1, 3, 9, 14), (2, 3, 20, 7)]))

@@ -102,8 +102,8 @@ def open_sizes(net: Any) -> Named:
     """The sizes of the inputs of an ONNX file of which something is open besides the batch; none for anything else,
     and where it is not known what an open size is.
 
-    Sizes to which the file gives one name are one; the others are called by their axes, H and W, and told apart by
-    numbers.
+    Sizes to which the file gives one name in several inputs are one, but not two of one input, as ONNX Runtime has it:
+    some exporters write "?" for each. They are called by their axes, H and W, and told apart by numbers.
     """
     data = networks.onnx_bytes(net)
     if data is None:
@@ -129,7 +129,7 @@ def open_sizes(net: Any) -> Named:
             if isinstance(said, int):
                 made.append(said)
                 continue
-            key = said or (entry, axis)
+            key = said if said[:1].isalpha() and size.count(said) == 1 else (entry, axis)
             if key not in names:
                 taken, letter = set(names.values()), axes[axis]
                 names[key] = next(n for n in (letter, *(f"{letter}{k}" for k in range(2, 99))) if n not in taken)
