@@ -402,3 +402,77 @@ def test_a_value_that_is_spread_over_the_image_is_so_at_every_size():
     ]
     model = opened(nodes, {"last": np.array([2])}, ["n", 4, "w"])
     as_onnxruntime(model, *(rng.standard_normal(s).astype("f4") for s in [(1, 4, 1), (1, 4, 20), (2, 4, 7)]))
+
+
+def several(nodes, arrays, inputs, outputs):
+    """An ONNX model of some nodes over several inputs with their shapes."""
+    real = onnx.TensorProto.FLOAT
+    entries = [onnx.helper.make_tensor_value_info(name, real, shape) for name, shape in inputs.items()]
+    values = [onnx.helper.make_tensor_value_info(y, real, None) for y in outputs]
+    held = [onnx.numpy_helper.from_array(np.asarray(a), k) for k, a in arrays.items()]
+    lines = [onnx.helper.make_node(op, i, o, **a) for op, i, o, a in nodes]
+    made = onnx.helper.make_graph(lines, "g", entries, values, held)
+    return onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+
+
+def all_as_onnxruntime(model, *fed):
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    run = compile(dojang.load(model))
+    for one in fed:
+        for found, wanted in zip(run.run(one).outputs, session.run(None, one), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_recurrent_network_with_its_state_beside_it_takes_any_number_of_steps():
+    nodes = [("Transpose", ["x"], ["t"], {"perm": [1, 0, 2]}),
+             ("LSTM", ["t", "w", "r", "", "", "h", "c"], ["l", "h1", "c1"], {"hidden_size": 5}),
+             ("Squeeze", ["l", "one"], ["y"], {})]  # fmt: skip
+    w, r = (rng.standard_normal((1, 20, k)).astype("f4") for k in (4, 5))
+    inputs = {"x": ["batch", "time", 4], "h": [1, "batch", 5], "c": [1, "batch", 5]}
+    model = several(nodes, {"w": w, "r": r, "one": np.array([1])}, inputs, ("y", "h1", "c1"))
+
+    def fed(n, steps):
+        shapes = {"x": (n, steps, 4), "h": (1, n, 5), "c": (1, n, 5)}
+        return {name: rng.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
+
+    all_as_onnxruntime(model, fed(1, 1), fed(1, 20), fed(3, 7))
+
+
+@pytest.mark.parametrize("names", [("h", "w", "h", "w"), (None, None, None, None), ("a", "b", "c", "d")])
+def test_two_images_of_any_size_that_must_be_alike(names):
+    """Their sizes have the same names in the file, none, or others although the layers add them."""
+    nodes = [("Conv", ["a", "k"], ["c"], {}), ("Conv", ["b", "k"], ["d"], {}), ("Sub", ["c", "d"], ["y"], {})]
+    arrays = {"k": rng.standard_normal((4, 3, 3, 3)).astype("f4")}
+    model = several(nodes, arrays, {"a": ["n", 3, *names[:2]], "b": ["n", 3, *names[2:]]}, ("y",))
+    shapes = [(1, 3, 9, 12), (2, 3, 20, 7), (1, 3, 33, 40)]
+    all_as_onnxruntime(model, *({x: rng.standard_normal(s).astype("f4") for x in "ab"} for s in shapes))
+    with pytest.raises(ShapeError):
+        dojang.compile(model)(*(rng.standard_normal((1, 3, 9, w)).astype("f4") for w in (9, 12)))
+
+
+def test_two_images_of_sizes_of_their_own():
+    nodes = [("Conv", ["a", "k"], ["c"], {}), ("Conv", ["b", "k"], ["d"], {}), ("GlobalMaxPool", ["d"], ["e"], {}),
+             ("Mul", ["c", "e"], ["y"], {})]  # fmt: skip
+    arrays = {"k": rng.standard_normal((4, 3, 3, 3)).astype("f4")}
+    model = several(nodes, arrays, {"a": ["n", 3, None, None], "b": ["n", 3, None, None]}, ("y",))
+    shapes = [((1, 3, 9, 12), (1, 3, 5, 5)), ((2, 3, 20, 7), (2, 3, 9, 8)), ((1, 3, 12, 12), (1, 3, 40, 33))]
+    draw = lambda s: rng.standard_normal(s).astype("f4")  # noqa: E731
+    all_as_onnxruntime(model, *({"a": draw(a), "b": draw(b)} for a, b in shapes))
+
+
+def test_an_image_with_its_channels_last_has_any_size():
+    nodes = [("Transpose", ["x"], ["t"], {"perm": [0, 3, 1, 2]}), ("Conv", ["t", "k"], ["c"], {"strides": [2, 2]}),
+             ("Relu", ["c"], ["r"], {}), ("Transpose", ["r"], ["y"], {"perm": [0, 2, 3, 1]})]  # fmt: skip
+    model = opened(nodes, {"k": rng.standard_normal((8, 3, 3, 3)).astype("f4")}, ["n", None, None, 3])
+    as_onnxruntime(
+        model, *(rng.standard_normal(s).astype("f4") for s in [(1, 9, 12, 3), (2, 40, 33, 3), (1, 9, 13, 3)])
+    )
+
+
+@pytest.mark.parametrize("name", ["?", "dynamic"])
+def test_height_and_width_of_one_name_need_not_be_equal(name):
+    """Some exporters write the same text for every size that is open; ONNX Runtime takes different ones."""
+    nodes = [("Conv", ["x", "k"], ["y"], {})]
+    model = opened(nodes, {"k": rng.standard_normal((4, 3, 3, 3)).astype("f4")}, ["n", 3, name, name])
+    as_onnxruntime(model, *(rng.standard_normal(s).astype("f4") for s in [(1, 3, 9, 14), (2, 3, 20, 7)]))

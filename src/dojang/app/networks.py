@@ -58,7 +58,7 @@ def load(
     As `any_size.load`, which users have; but sizes are numbers where arrays are read: only counting takes symbols.
     """
     size = checked_size(input_size)
-    if arrays and _symbolic(size):
+    if arrays and is_symbolic(size):
         raise UsageError(f"input size {_said(size)}: only counting works with symbols; give numbers")
     try:
         graph = _sized(net, size, num_classes, arrays)
@@ -277,8 +277,8 @@ def _from_data(net: Any, size: Sizes | None, arrays: bool) -> Graph:
         return onnx.from_bytes(data, weights=arrays, input_size=sized)
 
     if isinstance(size, list):
-        size = _in_order(data, size, name_of(net))
-    return symbolised(read, _single(size, name_of(net)), name_of(net)) if _symbolic(size) else read(size)
+        size = in_order(data, size, name_of(net))
+    return symbolised(read, size, name_of(net)) if size is not None and is_symbolic(size) else read(size)
 
 
 def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool) -> Graph:
@@ -302,8 +302,8 @@ def _from_name(name: str, size: Sizes | None, classes: int | None, arrays: bool)
                 return onnx.load(path, weights=arrays, input_size=sized)
 
             if isinstance(size, list):
-                size = _in_order(onnx_bytes(path), size, str(path))
-            return symbolised(read, _single(size, name), name) if _symbolic(size) else read(size)
+                size = in_order(onnx_bytes(path), size, str(path))
+            return symbolised(read, size, name) if size is not None and is_symbolic(size) else read(size)
         return with_size(import_module(f"dojang.formats.{READERS[suffix]}").load(path, weights=arrays), size)
     if suffix in PROGRAMS or (suffix and not names_code(name) and _is_script(path)):
         return _from_program(path, size, classes, arrays)
@@ -344,7 +344,7 @@ def _from_program(path: Path, size: Sizes | None, classes: int | None, arrays: b
         read = torch_format().load_saved
     except MissingPart:
         raise MissingPart(f"{path}: PyTorch reads this file and is not installed; {TORCH_INSTALL}") from None
-    if _symbolic(size):
+    if is_symbolic(size):
         one = _single(size, str(path))
         return symbolised(lambda sized: read(path, sized, arrays), one, str(path))
     return read(path, size, arrays)
@@ -409,7 +409,7 @@ def with_size(graph: Graph, size: Sizes | None) -> Graph:
     return new
 
 
-def _in_order(data: Any, size: list[Size], title: str) -> dict[str, Size]:
+def in_order(data: Any, size: list[Size], title: str) -> dict[str, Size]:
     """Sizes by the names of an ONNX file's inputs, which are read alone: the network may need the sizes."""
     from dojang.formats.onnx.open_input import input_sizes
 
@@ -438,10 +438,10 @@ def _by_name(graph: Graph, size: list[Size] | dict[str, Size]) -> dict[str, Size
 
 
 def _single(size: Sizes | None, name: str) -> Size:
-    """The one size; symbols work with one input."""
+    """The one size; symbols work with one input, but for ONNX files."""
     if isinstance(size, tuple):
         return size
-    raise UsageError(f"{name}: symbolic sizes fit networks with one input; give numbers")
+    raise UsageError(f"{name}: symbolic sizes fit networks with one input, or ONNX files; give numbers")
 
 
 def is_module(net: object) -> bool:
@@ -467,13 +467,14 @@ def _from_module(module: Any, size: Sizes | None, arrays: bool, name: str | None
             "give it with --input-size C,H,W (in Python input_size=(c, h, w))"
         )
     title = name or type(module).__name__
-    if _symbolic(size):
+    if is_symbolic(size):
         one = _single(size, title)
         return symbolised(lambda sized: torch_format().from_module(module, sized, weights=arrays), one, title)
     return torch_format().from_module(module, size, weights=arrays)
 
 
-def _symbolic(size: Sizes | None) -> bool:
+def is_symbolic(size: Sizes | None) -> bool:
+    """Whether a size has a symbol."""
     every = size.values() if isinstance(size, dict) else size if isinstance(size, list) else [size or ()]
     return any(isinstance(s, Expr) for one in every for s in one)
 
@@ -488,12 +489,12 @@ def paths(net: Any, *, input_size: InputSize | None = None) -> tuple[Graph, ...]
     if isinstance(net, str | Path) and Path(net).suffix == ".onnx":
         from dojang.formats import onnx
 
-        if _symbolic(size):
+        if is_symbolic(size):
             raise UsageError(f"{net}: values decide which path it takes; give its input size in numbers, as C,H,W")
         if isinstance(size, list):
-            size = _in_order(onnx_bytes(net), size, name_of(net))
+            size = in_order(onnx_bytes(net), size, name_of(net))
         return onnx.paths(net, input_size=size)
     module = net if is_module(net) else torch_format().load_callable(str(net))
-    if size is None or _symbolic(size):
+    if size is None or is_symbolic(size):
         raise UsageError(f"{net}: values decide which path its forward takes; give its input size in numbers, as C,H,W")
     return torch_format().paths_of(module, size)

@@ -16,41 +16,55 @@ STARTS = (224, 416, 608)
 """Sizes at which a source is read, for its first symbol; the others are larger by 32 each."""
 
 
-def symbolised(make: Callable[[tuple[int, ...]], Graph], size: tuple[int, ...], name: str) -> Graph:
-    """The network of `make` with symbols in its input size.
+OpenSize = tuple[Any, ...]
+"""The size of one input: numbers, and symbols for what is open."""
+OpenSizes = OpenSize | dict[str, OpenSize]
+"""That of the one input, or those of several by their names."""
+
+
+def in_numbers(size: OpenSizes, value: Callable[[Any], int]) -> Any:
+    """The same sizes with numbers in place of symbols."""
+    if isinstance(size, dict):
+        return {name: tuple(map(value, one)) for name, one in size.items()}
+    return tuple(map(value, size))
+
+
+def symbolised(make: Callable[[Any], Graph], size: OpenSizes, name: str) -> Graph:
+    """The network of `make` with symbols in the size of its input, or in those of several by their names.
 
     It is read at three sizes. A number that differs between them (a reshape to height times width) is looked for among
     the sizes of what the layer reads, their products, quotients and sums; what the formulas then give for every layer
     must be what is there at all three. Raises `UsageError` where it is not.
     """
-    times = {n: _value(s, {n: 1}) for s in size if isinstance(s, Expr) for n in sorted(s.symbols)}
+    every = list(size.values()) if isinstance(size, dict) else [size]
+    times = {n: _value(s, {n: 1}) for one in every for s in one if isinstance(s, Expr) for n in sorted(s.symbols)}
     values = [{n: -(-(start + 32 * i) // times[n]) for i, n in enumerate(sorted(times))} for start in STARTS]
 
     def at(shape: Shape | None) -> list[Shape | None]:
         return [None if shape is None else tuple(_value(s, numbers) for s in shape) for numbers in values]
 
-    many = ",".join(f"32{s}" if isinstance(s, Expr) else str(s) for s in size) if set(times.values()) == {1} else ""
+    one = set(times.values()) == {1} and len(every) == 1
+    many = ",".join(f"32{s}" if isinstance(s, Expr) else str(s) for s in every[0]) if one else ""
     fixed = (
         f"{name}: its layers are made for numbers, not for a symbolic size; give the size in numbers"
         f"{f', or where it must divide as {many}' if many else ''}"
     )
-    read = [_untold(make(tuple(_value(s, numbers) for s in size))) for numbers in values]
+    read = [_untold(make(in_numbers(size, lambda s, at=numbers: _value(s, at)))) for numbers in values]
     if any([(n.name, n.op, n.inputs) for n in graph.nodes] != [(n.name, n.op, n.inputs) for n in read[0].nodes]
            for graph in read):  # fmt: skip
         raise UsageError(fixed)
-    if len(read[0].inputs) != 1:
-        raise UsageError(f"{name}: has {len(read[0].inputs)} inputs; symbolic sizes fit networks with one")
+    if len(read[0].inputs) != 1 and not isinstance(size, dict):
+        raise UsageError(f"{name}: has {len(read[0].inputs)} inputs; give the size of each by its name")
     nodes: list[Node] = []
     shapes: dict[str, Shape | None] = {}
     try:
         for row in zip(*(graph.nodes for graph in read), strict=True):
             sources = [shapes[i] for i in row[0].inputs]
             known = [s for s in sources if s is not None]
-            if row[0].op == "input":  # a size without batch stands in the shape with the images that the file fixes
-                own, fixes = row[0].attrs["shape"], row[0].attrs["batch_axis"] < 0
-                node = row[0].with_attrs(shape=(*own[: len(own) - len(size)], *size) if fixes else size)
+            if row[0].op == "input" and isinstance(size, dict):
+                node = _general(row, [size.get(row[0].name, ())], values)
             else:
-                node = _general(row, [size, *known], values)
+                node = _general(row, [*every, *known], values)
             nodes.append(node)
             if node.op in ("input", STANDARD):
                 shapes[node.name] = with_batch(node.attrs, 1)

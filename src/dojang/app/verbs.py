@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from dojang.app.any_size import for_counting
 from dojang.app.networks import InputSize, load, paths
 from dojang.arith.cost import Count, of_paths
 from dojang.arith.cost import count as count_graph
@@ -57,7 +58,8 @@ def count(
     The printed table is folded by modules to `depth` (without it as deep as one screen holds); the result always has
     every layer (`layers`), and every module with its subtotals (`tree`).
 
-    Sizes and the batch may be names ("H"): then figures are formulas. Where values decide which path a network takes
+    Sizes and the batch may be names ("H"): then figures are formulas; so are those of an ONNX file that leaves sizes
+    open, if none is given. Where values decide which path a network takes
     (an `if` on a tensor in a PyTorch forward, an If in an ONNX file), every path is counted: the result is the one with
     the most MACs, and `ways` has all of them.
 
@@ -70,25 +72,38 @@ def count(
     >>> [(m.name, m.cost.params) for m in count("resnet50").tree.modules() if m.level == 1]
     [('layer1', 215808), ('layer2', 1219584), ('layer3', 7098368), ('layer4', 14964736)]
     """
-    graphs = _all_paths(net, input_size, num_classes)
+    graphs = _all_paths(net, input_size, num_classes, any_size=True)
     if depth is not None and depth < 1:
         raise UsageError(f"depth {depth}: the modules of the network itself are at depth 1")
     counts = [count_graph(graph, _batch(batch_size), bias, exact_padding, unit) for graph in graphs]
     return replace(of_paths(counts), depth=depth)
 
 
-def _all_paths(net: Any, input_size: InputSize | None = None, num_classes: int | None = None) -> tuple[Graph, ...]:
-    """The network, without arrays; if values decide which path it takes, one Graph per path, the costliest last."""
+def _all_paths(
+    net: Any, input_size: InputSize | None = None, num_classes: int | None = None, any_size: bool = False
+) -> tuple[Graph, ...]:
+    """The network, without arrays; if values decide which path it takes, one Graph per path, the costliest last.
+
+    With `any_size` an ONNX file that leaves sizes open keeps them open, where no size is given and its layers allow it.
+    """
+    if any_size and input_size is None:
+        graph = for_counting(net, num_classes)
+        if graph is not None and not _branches(graph):
+            return (graph,)
     try:
         graph = load(net, input_size=input_size, num_classes=num_classes, arrays=False)
     except UnsupportedError as error:
         if not getattr(error, "what", ""):
             raise
         return _by_cost(paths(net, input_size=input_size))
-    branches = any(node.op == UNKNOWN and str(node.attrs["kind"]).startswith("If ") for node in graph.nodes)
-    if branches and isinstance(net, str | Path) and Path(net).suffix == ".onnx":
+    if _branches(graph) and isinstance(net, str | Path) and Path(net).suffix == ".onnx":
         return _by_cost(paths(net, input_size=input_size))
     return (graph,)
+
+
+def _branches(graph: Graph) -> bool:
+    """Whether values decide which of two paths is taken."""
+    return any(node.op == UNKNOWN and str(node.attrs["kind"]).startswith("If ") for node in graph.nodes)
 
 
 def _by_cost(graphs: Sequence[Graph]) -> tuple[Graph, ...]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dojang.formats.onnx.protobuf import Buffer, Message, decode
+from dojang.formats.onnx.protobuf import Buffer, decode
+from dojang.formats.onnx.read import sizes_beside_batch
 from dojang.formats.onnx.schema import MODEL
 
 
-def input_sizes(data: Buffer) -> dict[str, tuple[int | None, ...] | None]:
-    """The size of each input by name, without the batch; None for one that is open, or for all if there is no rank."""
+def input_sizes(data: Buffer) -> dict[str, tuple[int | str, ...] | None]:
+    """The size of each input by name, without the batch; a size that is open is the name that the file gives it, or "".
+    None for an input without a rank.
+    """
     graph = decode(MODEL, data).get("graph") or {}
     held = {tensor.get("name", "") for tensor in graph.get("initializer", ())}
     inputs = [value for value in graph.get("input", ()) if value.get("name", "") not in held]
-    return {value.get("name", ""): _size(value) for value in inputs}
-
-
-def _size(value: Message) -> tuple[int | None, ...] | None:
-    shape = value.get("type", {}).get("tensor_type", {}).get("shape")
-    if shape is None:
-        return None
-    # Some exporters write 0 or -1 for a size that may vary.
-    return tuple(d["dim_value"] if d.get("dim_value", 0) > 0 else None for d in shape.get("dim", ())[1:])
+    sizes = sizes_beside_batch(inputs)
+    return {v.get("name", ""): None if s is None else tuple(s) for v, s in zip(inputs, sizes, strict=True)}

@@ -233,18 +233,12 @@ def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None)
         reader.batch = min(fixed)
     if reader.whole:
         reader.batch = 1
-    free = [_symbol(v, 0) for v, dims in zip(inputs, sizes, strict=True) if dims is None or (dims and dims[0] is None)]
-    free = free or sorted({
-        _symbol(v, axis) for v, dims in zip(inputs, sizes, strict=True) for axis in range(1, len(dims or ()))
-        if _symbol(v, axis).lower() in BATCHES
-    })  # fmt: skip
-    for value, dims in zip(inputs, sizes, strict=True):
+    for value, dims, axis in zip(inputs, sizes, _batch_axes(inputs, sizes), strict=True):
         name = value.get("name", "")
         if name in reader.values:
             raise GraphError(f"two inputs are named {name!r}")
         if value.get("type", {}) and "tensor_type" not in value["type"]:
             raise UnsupportedError(f"input {name!r} is a sequence, a map or optional, which is not read")
-        axis = _batch_of(value, dims, free)
         shape = _sized(name, dims, wanted, len(inputs), axis, reader.whole)
         axis = -1 if reader.whole else axis
         code = value.get("type", {}).get("tensor_type", {}).get("elem_type", 1)
@@ -259,6 +253,26 @@ def _inputs(reader: Reader, inputs: Sequence[Message], wanted: InputSize | None)
 
 BATCHES = frozenset(("n", "b", "batch", "batch_size", "batchsize", "bs"))
 """Names of a size that say that it is the batch, in small letters, where no input has its first axis open."""
+
+
+def _batch_axes(inputs: Sequence[Message], sizes: Sequence[list[int | None] | None]) -> list[int]:
+    """The axis of each input that is the batch; -1 for one that has none."""
+    free = [_symbol(v, 0) for v, dims in zip(inputs, sizes, strict=True) if dims is None or (dims and dims[0] is None)]
+    free = free or sorted({
+        _symbol(v, axis) for v, dims in zip(inputs, sizes, strict=True) for axis in range(1, len(dims or ()))
+        if _symbol(v, axis).lower() in BATCHES
+    })  # fmt: skip
+    return [_batch_of(value, dims, free) for value, dims in zip(inputs, sizes, strict=True)]
+
+
+def sizes_beside_batch(inputs: Sequence[Message]) -> list[list[int | str] | None]:
+    """The sizes of each input without the batch, names or "" for what is open; None where there is no rank."""
+    sizes = [_dims(value) for value in inputs]
+    found: list[list[int | str] | None] = []
+    for value, dims, batch in zip(inputs, sizes, _batch_axes(inputs, sizes), strict=True):
+        said = [_symbol(value, i) if d is None else d for i, d in enumerate(dims or ()) if i != batch]
+        found.append(None if dims is None else said)
+    return found
 
 
 def _batch_of(value: Message, dims: list[int | None] | None, free: Sequence[str]) -> int:
@@ -346,9 +360,12 @@ def _sized(
         return tuple(given)
     if rest is None or None in rest:
         shown = "x".join("?" if s is None else str(s) for s in rest) if rest is not None else "nothing"
+        example = ",".join(str(s or 224) for s in rest) if rest and (len(rest) > 1 or rest[0]) else "16000"
+        example = "3,224,224" if rest is None else f"{name}={example}" if count > 1 else example
+        quoted = "'" * (count > 1)
         raise UsageError(
             f"input {name!r}: the file says {shown} about its size; give it with --input-size, "
-            "as in --input-size 3,224,224"
+            f"as in --input-size {quoted}{example}{quoted}"
         )
     return tuple(s for s in rest if s is not None)
 
