@@ -24,7 +24,13 @@ from dojang.engine.kernels import task as t
 from dojang.engine.kernels.activations import Activation
 from dojang.engine.kernels.conv.direct import crowding, cycles
 from dojang.engine.kernels.conv.interpolate import matrices
-from dojang.engine.kernels.conv.winograd_stages import Shape, Winograd, positions, sides, tiles_of
+from dojang.engine.kernels.conv.winograd_stages import (
+    Shape,
+    Winograd,
+    positions,
+    sides,
+    tiles_of,
+)
 from dojang.engine.kernels.task import Code, Offer, Refusal, Step, Task
 from dojang.native.costs import COSTS
 from dojang.native.machine import Machine
@@ -111,8 +117,8 @@ def most_transformed(task: Task, m: int) -> int:
 def _fresh(task: Task, machine: Machine, m: int) -> Shape | None:
     """The best cut with weights transformed where they are used; for one group and whole vectors."""
     c, lanes = task.conv, machine.lanes(4)
-    chunk = next((k for k in (32, 16, 8) if c.ic % k == 0 and k % lanes == 0), 0)
-    if c.groups != 1 or c.oc % lanes or c.kernel != (3, 3) or not chunk:
+    chunks = [k for k in (32, 16, 8) if c.ic % k == 0 and k % lanes == 0]
+    if c.groups != 1 or c.oc % lanes or c.kernel != (3, 3):
         return None
     th, tw = tiles_of(task, m)
     total = max(1, c.n) * th * tw
@@ -122,13 +128,22 @@ def _fresh(task: Task, machine: Machine, m: int) -> Shape | None:
         if c.oc // lanes % v:
             continue
         # With fewer registers to spare, 14 × 2 sums that are added to products were spilled.
-        for p in range(1, min(machine.tile_rows(v, spare=3), total) + 1):
+        pixels = range(1, min(machine.tile_rows(v, spare=3), total) + 1)
+        for p, chunk in ((p, chunk) for p in pixels for chunk in chunks):
             shape = Shape(m, p, v, 0, True, chunk)
-            shape = replace(shape, tiles=_fresh_tiles(machine, shape, total))
+            rows = 1 if _taken(machine, shape) <= 1 else m + 2
+            shape = replace(shape, tiles=_fresh_tiles(machine, shape, total), rows=rows)
             cost = seconds(task, machine, shape)
             if best is None or cost < best[0]:
                 best = (cost, shape)
     return best[1] if best else None
+
+
+def _taken(machine: Machine, s: Shape) -> float:
+    """The share of the first cache that a chunk of fresh weights and one row of their transform take: where that is
+    less than all of it, weights are read again for each row, and what is transformed stays near.
+    """
+    return 4 * s.vectors * machine.lanes(4) * s.chunk * (9 + s.m + 2) / machine.l1
 
 
 def _fresh_tiles(machine: Machine, s: Shape, total: int) -> int:
@@ -232,14 +247,14 @@ def seconds(task: Task, machine: Machine, s: Shape) -> float:
         parts = t.ceil_div(n * th * tw, s.tiles)
         rows = t.ceil_div(t.ceil_div(n * th * tw, parts), s.pixels) * parts
         per_k = cycles(s.pixels, s.vectors)
-        # Per chunk, sums are loaded and stored; per input channel, weights are transformed: about 2 cycles a number.
-        product = a2 * vectors / s.vectors * c.ic * rows * (per_k + (1.2 * s.pixels * s.vectors + 8) / s.chunk)
-        product += 2 * a2 * vectors * c.ic * parts
+        # Per chunk, sums are loaded and stored; per input channel, weights are transformed: 2 cycles a number where a
+        # chunk's weights and a row of their transform stay in the first cache, 5 where they do not.
+        work = a2 * vectors / s.vectors * c.ic * rows * (per_k + (1.2 * s.pixels * s.vectors + 8) / s.chunk)
+        work += (2 + min(3, max(0, 9 * (_taken(machine, s) - 0.65)))) * a2 * vectors * c.ic * parts
         memory = task.fetched(4 * 9 * c.ic * c.oc, p)
         # Every block of output channels reads all transformed tiles.
         cache = 4 * a2 * c.ic * n * th * tw * (1 + vectors / s.vectors) / (p.cache_gbs * 1e9)
-        work = product / rate
-        return (work + COSTS.exposed * memory + COSTS.exposed_tiles_in_turn * cache + moves / rate) / n
+        return ((work + moves) / rate + COSTS.exposed * memory + COSTS.exposed_tiles_in_turn * cache) / n
     u = 4 * a2 * (c.ic // c.groups) * c.oc
     passes = 1 if s.phased or u < machine.l2 // 2 else t.ceil_div(n * th * tw, s.tiles)
     # In a network the weights come from memory; the rest of the traffic stays in the shared cache.
@@ -333,7 +348,8 @@ def steps_of(task: Task, s: Shape, machine: Machine, any_size: bool) -> Code:
         )
         rest = Step(f"{recipe} fresh", lambda name: kernel().fresh(name), lambda n: blocks * chunks(n), sizes(0))
         u, m = kernel().planes()
-        return Code((forward, rest), a2 * (u + m), lambda n: (4 * a2 * padded(n) * c.ic, 0))
+        held = s.rows * sides(task, s.m)[1][1]  # positions of fresh weights
+        return Code((forward, rest), held * u + a2 * m, lambda n: (4 * a2 * padded(n) * c.ic, 0))
     # Blocks of a unit: a fifth of a millisecond shared out by a counter in parts of 0.2 µs ran on one core's speed.
     macs = c.ic // c.groups * s.vectors * lanes * padded(1)
     block = next(

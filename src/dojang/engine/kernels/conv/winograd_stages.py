@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,8 @@ class Shape:
     """How a layer is cut: m outputs per tile side (1 where the kernel has one tap), register tile, tiles per unit (of
     all tiles when `phased`).
 
-    `chunk` is the number of input channels whose weights are transformed at a time; 0: they are transformed beforehand.
+    `chunk` is the number of input channels whose weights are transformed at a time, `rows` of their transform before
+    these are used; 0: they are transformed beforehand.
     """
 
     m: int
@@ -49,6 +50,7 @@ class Shape:
     tiles: int
     phased: bool
     chunk: int = 0
+    rows: int = 0
 
 
 def sides(task: Task, m: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -217,26 +219,26 @@ class Winograd:
         groups = b.udiv(b.add(count, s.pixels - 1), s.pixels)
         u_plane, m_plane = self.planes()
         bytes_ = 4 * block * 9 * s.chunk
-        u, m = b.arg.scratch, b.at(b.arg.scratch, a2 * u_plane)
+        u, m = b.arg.scratch, b.at(b.arg.scratch, s.rows * self.aw * u_plane)
         w = b.at(t.word(b, t.W), b.mul(o, 4 * block * c.ic * 9))
         v = b.at(t.word(b, t.S0), b.mul(first, 4 * s.chunk))
         v_plane = b.mul(self.padded(), 4 * s.chunk)  # [chunk][position][tile][ic in chunk]
 
         def chunk(k: Any, begin: bool) -> None:
             wk, vk = b.at(w, b.mul(k, 4 * block * 9)), b.at(v, b.mul(b.udiv(k, s.chunk), b.mul(v_plane, a2)))
-            b.loop(0, s.chunk, 1, lambda i, _: self.weigh(b.at(wk, b.mul(i, 4 * block * 9)),
-                                                          b.at(u, b.mul(i, 4 * block)), u_plane))  # fmt: skip
-
             # Meanwhile the weights of the next chunk come from memory.
             ahead, lines = b.at(wk, bytes_), t.ceil_div(bytes_, 64 * a2)
+            for first in range(0, self.ah, s.rows):
+                self.weigh(wk, u, u_plane, range(first, first + s.rows))
 
-            def position(q, _):
-                b.loop(0, lines, 1, lambda i, _: [b.prefetch(b.at(ahead, b.mul(b.add(b.mul(q, lines), i), 64)),
-                                                             locality=2)][:0])  # fmt: skip
-                self.multiply(b.at(u, b.mul(q, u_plane)), b.at(vk, b.mul(q, v_plane)), b.at(m, b.mul(q, m_plane)),
-                              groups, s.vectors, s.chunk, block, begin)  # fmt: skip
+                def position(x: Any, _: Any, first: int = first) -> None:
+                    q = b.add(x, first * self.aw)
+                    b.loop(0, lines, 1, lambda i, _: [b.prefetch(b.at(ahead, b.mul(b.add(b.mul(q, lines), i), 64)),
+                                                                 locality=2)][:0])  # fmt: skip
+                    self.multiply(b.at(u, b.mul(x, u_plane)), b.at(vk, b.mul(q, v_plane)), b.at(m, b.mul(q, m_plane)),
+                                  groups, s.vectors, s.chunk, block, begin)  # fmt: skip
 
-            b.loop(0, a2, 1, position)
+                b.loop(0, s.rows * self.aw, 1, position)
 
         chunk(0, True)
         b.loop(s.chunk, c.ic, s.chunk, lambda k, _: chunk(k, False))
@@ -244,17 +246,27 @@ class Winograd:
                                                       (b.mul(o, 4 * block), block)))  # fmt: skip
         return b.finish()
 
-    def weigh(self, w: Value, u: Value, plane: int) -> None:
-        """G g Gᵀ of one input channel and a block of output channels."""
-        b, r, a, g = self.b, self.c.kernel[0], self.ah, self.down[1]
-        block = self.s.vectors * self.lanes
-        for j in range(self.s.vectors):
-            o = 4 * j * self.lanes
-            rows = [[b.vload(b.at(w, 4 * block * (y * r + x) + o), F32) for x in range(r)] for y in range(r)]
-            half = [apply(b, g, [rows[y][x] for y in range(r)]) for x in range(r)]
-            for y in range(a):
-                for x, value in enumerate(apply(b, g, [half[k][y] for k in range(r)])):
-                    b.vstore(value, b.at(u, (y * a + x) * plane + o), F32)
+    def weigh(self, w: Value, u: Value, plane: int, rows: Sequence[int]) -> None:
+        """Rows of G g Gᵀ of all input channels of a chunk and a block of output channels."""
+        b, r, g = self.b, self.c.kernel[0], self.down[1]
+        block, some = self.s.vectors * self.lanes, tuple(g[y] for y in rows)
+
+        def channel(i: Any, _: Any) -> None:
+            wi, ui = b.at(w, b.mul(i, 4 * block * r * r)), b.at(u, b.mul(i, 4 * block))
+            for j in range(self.s.vectors):
+                o = 4 * j * self.lanes
+
+                def column(x: int, o: int = o) -> list[Value]:
+                    used = [k for k in range(r) if any(row[k] for row in some)]
+                    taps = [b.vload(b.at(wi, 4 * block * (k * r + x) + o), F32) for k in used]
+                    return apply(b, tuple(tuple(row[k] for k in used) for row in some), taps)
+
+                half = [column(x) for x in range(r)]
+                for y in range(len(some)):
+                    for x, value in enumerate(apply(b, g, [half[k][y] for k in range(r)])):
+                        b.vstore(value, b.at(ui, (y * self.aw + x) * plane + o), F32)
+
+        b.loop(0, self.s.chunk, 1, channel)
 
     def place(self, tile: Value) -> tuple[Value, Value, Value]:
         """(image, first output row, first output column) of a tile."""
