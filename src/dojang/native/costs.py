@@ -53,8 +53,10 @@ class Costs:
     exposed_tiles_in_turn: float = _cost(
         0.3, "part of the time of tiles that Winograd reads for every block of channels"
     )
+    # 6 × 4 and 14 × 2 tiles of Winograd, weights from the shared cache (Emerald Rapids, 2026).
+    exposed_shorter: float = _cost(0.3, "part of the shorter of both times, products and bytes of Winograd")
     exposed_streamed: float = _cost(0.1, "part of the time of weights that are fetched a panel ahead")
-    from_second_cache: float = _cost(0.3 / 64, "cycles, a byte of weights from the second cache")
+    from_second_cache: float = _cost(0.6 / 64, "cycles, a byte of weights from the second cache")
     # Fractions of a core's L2 cache: for packed weights that stay there between runs; for values between layers.
     resident: float = _cost(0.75, "part of the second cache, weights")
     between_layers: float = _cost(0.4, "part of the second cache, values between layers in a row")

@@ -90,7 +90,7 @@ def test_what_winograd_may_be_off_by(m: int, name: str, monkeypatch: pytest.Monk
     """At most `BOUND` units of the largest sum of |x·w| among the outputs of the tile; NaN stays in its tiles."""
     conv = LAYERS[name]
     task = Task.of(conv)
-    shape = winograd._cut(winograd.two(task), HOST, m)
+    shape = winograd._cuts(winograd.two(task), HOST, m)[0]
     monkeypatch.setattr(winograd, "shape_of", lambda *_: replace(shape))
     code = compiled(winograd, task, HOST)
     pool = F.max_pool1d if conv.rank == 1 else F.max_pool2d

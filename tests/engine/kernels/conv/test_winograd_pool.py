@@ -28,7 +28,7 @@ rng = np.random.default_rng(0)
 def shapes(task, machine):
     """The three orders of work, m = 2 and 4."""
     for m in (2, 4):
-        plain = winograd._cut(task, machine, m)
+        plain = winograd._cuts(task, machine, m)[0]
         yield replace(plain, phased=False, tiles=2 * plain.pixels)  # whole register tiles, whatever was planned
         yield replace(plain, phased=True, tiles=3)
         fresh = winograd._fresh(task, machine, m)
