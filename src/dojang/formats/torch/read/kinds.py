@@ -10,7 +10,7 @@ import torch
 
 from dojang.base.errors import DojangError
 from dojang.formats.torch.read.ops import lowers
-from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.trace import ImagesCounted, Tracer
 from dojang.formats.torch.read.traced import Handler, Traced
 
 
@@ -23,6 +23,8 @@ def picks(*names: str) -> Callable[[Handler], Handler]:
             kept = len(t.nodes)
             try:
                 result = handler(t, *args, **kwargs)
+            except ImagesCounted:
+                raise
             except (AttributeError, IndexError, KeyError, TypeError, ValueError, DojangError):
                 result = NotImplemented
             if result is NotImplemented:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import log, pi
+from functools import reduce
+from math import frexp, log, pi
 from typing import Any
 
 import torch
@@ -190,6 +191,59 @@ def fmod(t: Tracer, a: Any, b: Any) -> Any:
     """What is left of a division, with the sign of what is divided."""
     one, two = real(t, a), real(t, b)
     return t.standard("Mod", (one, two), wide(one.sizes, two.sizes), fmod=1)
+
+
+@picks("floor_divide", "floordiv")
+def floor_divide(t: Tracer, a: Any, b: Any) -> Any:
+    """⌊a / b⌋ as PyTorch has it: what is left over is taken away before the division, so that 1 // 0.1 is 9."""
+    one, two = real(t, a, b), real(t, b, a)
+    types = [v.dtype for v in (a, b) if isinstance(v, torch.Tensor)]
+    if not any(d.is_floating_point for d in types) and not any(isinstance(v, float) for v in (a, b)):
+        down = t.emit("floor", t.emit("div", one, two, part="quotient"), part="floor")
+        return t.cast(down, reduce(torch.promote_types, types))
+    if isinstance(b, int | float) and frexp(b)[0] in (0.5, -0.5):  # by a power of two the quotient is exact
+        down = t.emit("floor", t.emit("div", one, two, part="quotient"), part="floor")
+        return t.emit("add", down, t.emit("sub", one, one, part="finite"))  # NaN for infinities
+    left = t.standard("Mod", (one, two), wide(one.sizes, two.sizes), part="left", fmod=1)
+    whole = t.emit("div", t.emit("sub", one, left, part="rest"), two, part="quotient")
+    sides = t.emit("mul", t.emit("sign", left, part="sign"), t.emit("sign", two, part="sign"), part="signs")
+    less = t.emit("sub", whole, t.number(1.0, whole), part="one_less")
+    whole = choose(t, compare(t, "Less", sides, 0.0, part="opposed"), less, whole, part="less")
+    down = t.emit("floor", whole, part="floor")
+    up = compare(t, "Greater", t.emit("sub", whole, down, part="lost"), 0.5, part="up")
+    found = choose(t, up, t.emit("add", down, t.number(1.0, down), part="one_more"), down)
+    if isinstance(b, int | float) and b:
+        return found
+    return choose(t, compare(t, "Equal", two, 0.0, part="zero"), t.emit("div", one, two, part="pole"), found)
+
+
+@picks("rfloordiv")
+def floor_divide_swapped(t: Tracer, a: Any, b: Any) -> Any:
+    """⌊b / a⌋."""
+    return floor_divide(t, b, a)
+
+
+def _of_numbers(op: str) -> Handler:
+    def handler(t: Tracer, a: Any, b: Any) -> Any:
+        one, two = real(t, a), real(t, b)
+        both = t.emit(op, one, two, part=op)
+        lost = [t.standard("IsNaN", (v,), v.sizes, torch.bool, part="nan") for v in (one, two)]
+        return choose(t, lost[0], two, choose(t, lost[1], one, both, part="other"))
+
+    return handler
+
+
+picks("fmax")(_of_numbers("maximum"))
+picks("fmin")(_of_numbers("minimum"))
+
+
+@picks("sign")
+def sign(t: Tracer, x: Traced) -> Any:
+    """-1, 0 or 1; 0 for NaN."""
+    if not x.dtype.is_floating_point:
+        return t.emit("sign", x)
+    lost = t.standard("IsNaN", (x,), x.sizes, torch.bool, part="nan")
+    return choose(t, lost, 0.0, t.emit("sign", x, part="sign"))
 
 
 # -- made of others ------------------------------------------------------------------------------------------------

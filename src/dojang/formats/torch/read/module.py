@@ -40,7 +40,7 @@ from dojang.formats.torch.read.adapted import Adapted
 from dojang.formats.torch.read.export import exported, replay
 from dojang.formats.torch.read.restore import undisturbed
 from dojang.formats.torch.read.stored import Store
-from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.trace import ONNX_TYPES, Tracer
 from dojang.formats.torch.read.traced import DataDependent, Traced
 from dojang.formats.torch.tensors import keys_in, tensors_in
 from dojang.formats.torch.write.module import Network
@@ -164,14 +164,18 @@ def _input_names(module: nn.Module, count: int) -> list[str]:
     return names + [f"input{i}" for i in range(len(names), count)]
 
 
-def _trace(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead: list[bool]) -> tuple[Graph, Tracer]:
+def _trace(
+    module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, ahead: list[bool], but: int = 0
+) -> tuple[Graph, Tracer]:
     names = _input_names(module, len(sizes))
-    t = Tracer(module, sizes)
+    t = Tracer(module, sizes, but=but)
     t.ahead = ahead
     inputs = [t.input(name, size) for name, size in zip(names, sizes, strict=True)]
     with undisturbed(module) as noted:
         t.before_write = noted.before_write
-        return graph_of(module, t, _followed(module, t, inputs), weights), t
+        made = graph_of(module, t, _followed(module, t, inputs), weights), t
+    # With another prime for the batch, a number that only looked like the number of images does so no longer.
+    return _trace(module, sizes, weights, ahead, t.batch) if t.counted and not but else made
 
 
 def _followed(module: nn.Module, t: Tracer, inputs: Sequence[Traced]) -> Any:
@@ -233,11 +237,22 @@ def _by_export(module: nn.Module, sizes: list[tuple[int, ...]], weights: bool, r
         return graph_of(module, t, result, weights)
 
 
+def _typed(t: Tracer, value: Traced) -> str:
+    """The node of an output, by a cast where whole numbers were computed as real ones."""
+    name = t.read(value)
+    with torch._C.DisableTorchFunctionSubclass():
+        kind = value.dtype
+    known = next(n.op for n in reversed(t.nodes) if n.name == name) != UNKNOWN
+    if kind.is_floating_point or kind not in ONNX_TYPES or name in t.whole or not known:
+        return name
+    return t.cast(value, kind).node
+
+
 def graph_of(module: nn.Module, t: Tracer, result: Any, weights: bool) -> Graph:
     """The Graph of what was traced: what the outputs need, and what costs before a decision by values."""
     t.stack[:] = [("", False)]
     t.func = "output"
-    outputs = [t.read(o if isinstance(o, Traced) else t.value(o)) for o in tensors_in(result)]
+    outputs = [_typed(t, o if isinstance(o, Traced) else t.value(o)) for o in tensors_in(result)]
     own = module.whole if isinstance(module, Adapted) else module
     title = type(own).__name__
     if not outputs:

@@ -96,9 +96,13 @@ def same(t: Tracer, x: Traced, *args: Any, **kwargs: Any) -> Any:
     wanted = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
     named = {"long": torch.int64, "int": torch.int32, "bool": torch.bool}.get(t.func)
     target = named or (wanted[0] if wanted else None)
-    if target is not None and not target.is_floating_point:
-        return t.cast(x, target) if target in ONNX_TYPES and x.dtype != target else NotImplemented
-    if t.read(x) in t.whole and (target is not None or t.func in ("float", "double", "half", "bfloat16")):
+    if target is not None and not target.is_floating_point and x.dtype != target:
+        return t.cast(x, target) if target in ONNX_TYPES else NotImplemented
+    if (
+        t.read(x) in t.whole
+        and x.dtype != target
+        and (target is not None or t.func in ("float", "double", "half", "bfloat16"))
+    ):
         x = t.cast(x, torch.float32)
     copy = Traced(x.node, x.sizes, wanted[0] if wanted else x.dtype, x.device)
     t.read(x)
@@ -109,8 +113,8 @@ def binary(op: str, swapped: bool = False) -> Handler:
     """A handler for two operands that broadcast."""
 
     def handler(t: Tracer, a: Any, b: Any, *, alpha: float = 1, rounding_mode: str | None = None) -> Any:
-        if rounding_mode not in (None, "floor"):
-            return NotImplemented
+        if rounding_mode is not None:
+            return HANDLERS["floor_divide"](t, a, b) if rounding_mode == "floor" else NotImplemented
         if swapped:
             a, b = b, a
         if op == "add" and isinstance(a, int | float):
@@ -120,11 +124,10 @@ def binary(op: str, swapped: bool = False) -> Handler:
         if alpha != 1:
             b = b * alpha if isinstance(b, int | float) else t.emit("mul", t.value(b), t.number(alpha, b), part="scale")
         neutral = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}.get(op)
-        if isinstance(b, int | float) and b == neutral and rounding_mode is None and isinstance(a, Traced):
+        if isinstance(b, int | float) and b == neutral and isinstance(a, Traced):
             return same(t, a)
         a, b = (t.number(v, a, b) if isinstance(v, int | float) else t.value(v) for v in (a, b))
-        result = t.emit(op, a, b)
-        return t.emit("floor", result) if rounding_mode else result
+        return t.emit(op, a, b)
 
     return handler
 
@@ -135,26 +138,14 @@ for _op, _names in {
     "mul": "mul multiply rmul imul",
     "div": "div divide true_divide truediv itruediv",
     "pow": "pow ipow float_power",
-    "maximum": "maximum fmax",
-    "minimum": "minimum fmin",
+    "maximum": "maximum",
+    "minimum": "minimum",
 }.items():
     for _name in _names.split():
         HANDLERS[_name] = binary(_op)
 for _op, _names in {"sub": "rsub", "div": "rdiv rtruediv", "pow": "rpow"}.items():
     for _name in _names.split():
         HANDLERS[_name] = binary(_op, swapped=True)
-
-
-@lowers("floor_divide", "floordiv")
-def floor_divide(t: Tracer, a: Any, b: Any) -> Any:
-    """⌊a / b⌋."""
-    return HANDLERS["div"](t, a, b, rounding_mode="floor")
-
-
-@lowers("rfloordiv")
-def floor_divide_swapped(t: Tracer, a: Any, b: Any) -> Any:
-    """⌊b / a⌋."""
-    return floor_divide(t, b, a)
 
 
 @lowers("square")
@@ -376,6 +367,8 @@ def interpolate(
     rank = x.dim() - 2
     if mode == "area" and size is not None:
         return HANDLERS[f"adaptive_avg_pool{rank}d"](t, x, size)
+    if antialias and rank == 2 and mode in ("bilinear", "bicubic"):
+        return _antialiased(t, x, size, scale_factor, mode, align_corners, recompute_scale_factor)
     if mode not in MODES or antialias:
         return NotImplemented
     coords = "asymmetric" if mode == "nearest" else "align_corners" if align_corners else "half_pixel"
@@ -388,6 +381,24 @@ def interpolate(
     if recompute_scale_factor:
         return t.emit("resize", x, size=tuple(int(s * f) for s, f in zip(x.sizes[2:], scale, strict=True)), **attrs)
     return t.emit("resize", x, scale=scale, **attrs)
+
+
+def _antialiased(
+    t: Tracer, x: Traced, size: Any, scale: Any, mode: str, corners: bool | None, again: bool | None
+) -> Traced:
+    """Resizing in which every pixel of the result is a mean over what it covers: a product with a matrix along each
+    axis, whose rows are what PyTorch makes of images of one bright pixel.
+    """
+    given = per_axis(size, 2) if size is not None else scale if isinstance(scale, list | tuple) else (scale,) * 2
+    rows, columns = x.sizes[2:]
+    made, rest = [], {"mode": mode, "align_corners": corners, "antialias": True, "recompute_scale_factor": again}
+    for one, length in ((given[0], rows), (given[1], columns)):
+        sides: dict[str, Any] = {"size": (length, one)} if size is not None else {"scale_factor": (1.0, one)}
+        with torch._C.DisableTorchFunction():
+            made.append(torch.nn.functional.interpolate(torch.eye(length)[None, None], **sides, **rest)[0, 0])
+    wide = t.emit("matmul", x, t.value(made[1]), part="columns")
+    turned = t.emit("transpose", wide, part="turned", perm=(0, 1, 3, 2))
+    return t.emit("transpose", t.emit("matmul", turned, t.value(made[0]), part="rows"), perm=(0, 1, 3, 2))
 
 
 def _upsample(mode: str, corners: bool) -> Handler:

@@ -83,7 +83,9 @@ class Tracer:
 
     tuples: ClassVar[tuple[type, ...]] = (tuple, list)
 
-    def __init__(self, module: nn.Module, sizes: Sequence[Sequence[int]], batch: int | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, sizes: Sequence[Sequence[int]], batch: int | None = None, but: int = 0
+    ) -> None:
         self.nodes: list[Node] = []
         self.root = module
         self.paths: dict[int, str] = {}
@@ -110,7 +112,8 @@ class Tracer:
                         self.held.append((prefix + key, value, learned))
                         if learned:
                             self.trained.add(prefix + key)
-        self.batch = batch or pick_batch([tuple(v.shape) for v in self.tensors.values()] + [tuple(s) for s in sizes])
+        known = [tuple(v.shape) for v in self.tensors.values()] + [tuple(s) for s in sizes]
+        self.batch = batch or pick_batch(known, but)
         first = next(iter(self.tensors.values()), None)
         floating = next((p for p in self.tensors.values() if p.is_floating_point()), None)
         self.device = first.device if first is not None else torch.device("cpu")
@@ -133,6 +136,7 @@ class Tracer:
         self.decided: list[str] = []
         self.ahead: list[bool] = []
         self.images: list[Traced] = []
+        self.counted = False  # a number was taken for one that is made of the number of images
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.complex = False  # whether there is a complex value
 
@@ -177,7 +181,7 @@ class Tracer:
     ) -> Traced:
         """A new node over traced values; raises where shapes do not fit."""
         title = self.fresh(part, name)
-        read = [self.read(i) for i in inputs]
+        read, kind = [self.read(i) for i in inputs], self.dtype_of(op, inputs) if inputs else None
         whole = [r in self.whole for r in read] if self.whole else ()
         if any(whole) and not (all(whole) and op in KEEPS_WHOLE):  # as PyTorch promotes them
             inputs = tuple(self.cast(i, torch.float32) if w else i for i, w in zip(inputs, whole, strict=True))
@@ -187,17 +191,17 @@ class Tracer:
         node = Node.of(title, op, *read, arrays=arrays, **attrs)
         shape = node.infer([i.sizes for i in inputs])
         self.nodes.append(node)
-        return self.made(title, shape, self.dtype_of(op, inputs) if inputs else None)
+        return self.made(title, shape, kind)
 
     def dtype_of(self, op: str, inputs: Sequence[Traced]) -> torch.dtype | None:
         """Whole numbers and truth values stay what they are where an operator keeps them; None: real numbers."""
-        if op not in KEEPS_WHOLE:
+        if op not in KEEPS_WHOLE and op != "reduce_sum":
             return None
         with torch._C.DisableTorchFunctionSubclass():
             types = [i.dtype for i in inputs]
         if any(d.is_floating_point or d.is_complex for d in types):
             return None
-        return functools.reduce(torch.promote_types, types)
+        return torch.int64 if op == "reduce_sum" else functools.reduce(torch.promote_types, types)
 
     def made(self, name: str, sizes: Sequence[int], dtype: torch.dtype | None = None) -> Traced:
         """The stand-in for a node's output."""
@@ -269,13 +273,21 @@ class Tracer:
         """
         bare = any(isinstance(v, Traced) and not v.sizes for v in beside)
         made = self.fill(float(value), () if bare else (1,))
-        whole = isinstance(value, int)
-        return (
-            self.made(made.node, made.sizes, torch.bool if isinstance(value, bool) else torch.int64) if whole else made
-        )
+        if not isinstance(value, int):
+            return made
+        kind = torch.bool if isinstance(value, bool) else torch.int64
+        types = [v.dtype for v in beside if isinstance(v, Traced)]
+        if kind == torch.int64 and types and not types[0].is_floating_point and types[0] != torch.bool:
+            kind = types[0]  # a number does not widen what it stands beside
+        return self.made(made.node, made.sizes, kind)
 
     def fill(self, value: float, shape: Sequence[int]) -> Traced:
-        """A constant of one value. A batch axis is made by broadcasting."""
+        """A constant of one value. A batch axis is made by broadcasting. Raises `ImagesCounted` for a value that was
+        made of the number of images.
+        """
+        if self.batch > 1 and counts_images(value, self.batch):
+            self.counted = True
+            raise ImagesCounted(f"{self.place}: computes with the number of images, which stays open")
         sizes = tuple(shape)
         plain_sizes = tuple(1 if s % self.batch == 0 and self.batch > 1 else s for s in sizes)
         if plain_sizes == sizes:
@@ -530,6 +542,11 @@ class Tracer:
 
     def function(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One PyTorch function, called by the forward."""
+        if (
+            func is torch.Tensor.where and len(args) + len(kwargs) == 3
+        ):  # the one method in another order than its function
+            given = dict(zip(("self", "condition", "other"), args, strict=False)) | kwargs
+            func, args, kwargs = torch.where, (given["condition"], given["self"], given["other"]), {}
         called = name_of(func)
         if called in METADATA:
             with torch._C.DisableTorchFunctionSubclass():
@@ -651,6 +668,7 @@ class Tracer:
             raise Stale(f"{self.place}: writes into out=")
         kwargs.pop("out", None)
         args, kwargs = usual_form(args, kwargs)
+        kind, kept = None, len(self.nodes)
         result = self.evaluate(func, base, in_place, args, kwargs)
         if result is not None:
             handler = None
@@ -664,10 +682,13 @@ class Tracer:
                 if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                     raise
                 result = NotImplemented
+            except ImagesCounted:
+                self.forget(kept)
+                kind, result = f"{base.strip('_')} with the number of images", NotImplemented
         if result is NotImplemented:
             if in_place:
                 raise Stale(f"{self.place}: {base} works in place")
-            return self.unknown(func, base, args, kwargs)
+            return self.unknown(func, base, args, kwargs, kind)
         if in_place:
             return self.replace(args[0], result)
         if base in VIEWS and isinstance(args[0], Traced) and shows_memory(base, args):
@@ -836,7 +857,9 @@ def _rounds(source: torch.Tensor, result: torch.Tensor) -> bool:
     return torch.finfo(result.dtype).eps > max(torch.finfo(torch.float32).eps, torch.finfo(source.dtype).eps)
 
 
-ONNX_TYPES = {torch.float32: 1, torch.int32: 6, torch.int64: 7, torch.bool: 9}
+ONNX_TYPES = {
+    torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.int16: 5, torch.int32: 6, torch.int64: 7, torch.bool: 9
+}  # fmt: skip
 """The numbers that ONNX has for types that nodes are cast to."""
 
 RANDOM = frozenset(
@@ -862,7 +885,26 @@ def _to_meta(value: Any) -> Any:
     return value.to("meta") if isinstance(value, torch.Tensor) else value
 
 
-def pick_batch(sizes: Sequence[Sequence[int]]) -> int:
-    """A prime for the batch that divides none of the sizes, and so none of their products."""
+def pick_batch(sizes: Sequence[Sequence[int]], but: int = 0) -> int:
+    """A prime for the batch that divides none of the sizes, and so none of their products; another one than `but`."""
     seen = {s for shape in sizes for s in shape if s >= PRIMES[0]}
-    return next((p for p in PRIMES if not any(s % p == 0 for s in seen)), PRIMES[0])
+    primes = [p for p in PRIMES if p != but]
+    return next((p for p in primes if not any(s % p == 0 for s in seen)), primes[0])
+
+
+def counts_images(value: float, batch: int) -> bool:
+    """Whether a number may be made of the number of images: it, its square, their reciprocals, or one less of it (as in
+    a variance) are a multiple. Another number may look so by chance, but not for two primes.
+    """
+    if not value or not math.isfinite(value):
+        return False
+    number = abs(value)
+    for made in (number, 1 / number, number * number, 1 / (number * number)):
+        whole = round(made) if made < 2**52 else 0
+        if whole and abs(made - whole) <= 1e-9 * made and (whole % batch == 0 or (whole + 1) % batch == 0):
+            return True
+    return False
+
+
+class ImagesCounted(UnsupportedError):
+    """A number that depends on how many images a batch has."""

@@ -24,6 +24,7 @@ from dojang.arith.recurrent import ROLES
 from dojang.arith.resizing import Mix, factors, mixes, same_pixels, single
 from dojang.arith.shapes import axis_of
 from dojang.arith.table import Table
+from dojang.formats.torch.write import standard
 
 Arrays = Mapping[str, Tensor]
 Function = Callable[[nn.Module, Attrs, Sequence[Tensor], Arrays], Tensor]
@@ -478,6 +479,7 @@ _COMPUTE: Mapping[str, Function] = {
     "matmul": lambda layer, attrs, inputs, arrays: torch.matmul(inputs[0], inputs[1]),
     "einsum": lambda layer, attrs, inputs, arrays: torch.einsum(attrs["equation"], *inputs),
     "recurrent": recurrent,
+    STANDARD: standard.run,
 }
 
 COMPUTE: Table[Function] = Table(
@@ -487,7 +489,6 @@ COMPUTE: Table[Function] = Table(
     _COMPUTE,
     {
         "input": "it is given to the module",
-        STANDARD: "it is an operator of ONNX; cut the network before it, or run it with dojang",
         UNKNOWN: "replace it by known operators or cut the network before it",
     },
 )

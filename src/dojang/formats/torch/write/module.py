@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import OPS
+from dojang.arith.ops import OPS, STANDARD
 from dojang.arith.table import Table
 from dojang.base.errors import GraphError, UnsupportedError
 from dojang.formats.checkpoint import apply_state
+from dojang.formats.torch.write import standard
 from dojang.formats.torch.write.compute import COMPUTE, even
 
 
@@ -93,7 +94,12 @@ def weights_of(module: nn.Module, graph: Graph) -> Graph:
 def refuse_unknown(graph: Graph) -> None:
     """Raises for operators that have no meaning here."""
     for node in graph.nodes:
-        if node.op != "input":
+        if node.op == STANDARD:
+            try:
+                standard.function_of(node.attrs)
+            except UnsupportedError as error:
+                raise UnsupportedError(f"{node.name}: {error}") from None
+        elif node.op != "input":
             COMPUTE.of(node)
 
 
