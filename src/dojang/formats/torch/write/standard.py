@@ -28,7 +28,7 @@ SHORT = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TensorCall:
     """One use of an operator: inputs by place, None where one is left out; attributes; the version of the set."""
 
     kind: str
@@ -68,7 +68,7 @@ class Call:
         return axis_of(self.attr("axis", default), self[0].dim())
 
 
-Function = Callable[[Call], Sequence[Tensor]]
+Function = Callable[[TensorCall], Sequence[Tensor]]
 
 
 @lru_cache(maxsize=4096)
@@ -82,7 +82,7 @@ def run(layer: nn.Module, attrs: Attrs, inputs: Sequence[Tensor], arrays: Mappin
     given: list[Tensor | None] = [None] * (max(places, default=-1) + 1)
     for place, value in zip(places, inputs, strict=True):
         given[place] = value
-    made = function_of(attrs)(Call(attrs["kind"], given, _settings(attrs["settings"]), attrs["opset"]))
+    made = function_of(attrs)(TensorCall(attrs["kind"], given, _settings(attrs["settings"]), attrs["opset"]))
     if attrs["output"] >= len(made):
         raise UnsupportedError(f"output {attrs['output'] + 1} of {attrs['kind']} cannot be run by PyTorch")
     return _as_stated(attrs, made[attrs["output"]])
@@ -130,12 +130,12 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
-def mod(call: Call) -> tuple[Tensor]:
+def mod(call: TensorCall) -> tuple[Tensor]:
     """The rest: with the sign of the divisor, or with `fmod` that of the dividend."""
     return ((torch.fmod if call.attr("fmod") else torch.remainder)(call[0], call[1]),)
 
 
-def clip(call: Call) -> tuple[Tensor]:
+def clip(call: TensorCall) -> tuple[Tensor]:
     """Values held within two bounds, either of which may be left out."""
     x = call[0]
     for place, name, hold in ((1, "min", torch.maximum), (2, "max", torch.minimum)):
@@ -144,7 +144,7 @@ def clip(call: Call) -> tuple[Tensor]:
     return (x,)
 
 
-def cast(call: Call) -> tuple[Tensor]:
+def cast(call: TensorCall) -> tuple[Tensor]:
     """Another type; of a short one only the rounding."""
     kind = TYPES.get(call.attrs["to"])
     if kind is None:
@@ -156,7 +156,7 @@ def cast(call: Call) -> tuple[Tensor]:
     return (call[0].to(kind),)
 
 
-def isinf(call: Call) -> tuple[Tensor]:
+def isinf(call: TensorCall) -> tuple[Tensor]:
     """Infinities of the asked signs."""
     x = call[0]
     wanted = [
@@ -168,7 +168,7 @@ def isinf(call: Call) -> tuple[Tensor]:
 def softmax(run: Callable[..., Tensor]) -> Function:
     """Probabilities along an axis, or their logarithms; before version 13 over all axes from it on."""
 
-    def function(call: Call) -> tuple[Tensor]:
+    def function(call: TensorCall) -> tuple[Tensor]:
         x = call[0]
         axis = call.attr("axis", -1 if call.opset >= 13 else 1)
         if call.opset >= 13:
@@ -179,7 +179,7 @@ def softmax(run: Callable[..., Tensor]) -> Function:
     return function
 
 
-def gather(call: Call) -> tuple[Tensor]:
+def gather(call: TensorCall) -> tuple[Tensor]:
     """Entries of an axis by their numbers."""
     x, indices, axis = call[0], call[1].long(), call.axis(0)
     picked = x.index_select(axis, torch.where(indices < 0, indices + x.shape[axis], indices).reshape(-1))
@@ -195,7 +195,7 @@ def _places(x: Tensor, indices: Tensor, axis: int) -> list[Any]:
     return found
 
 
-def gather_elements(call: Call) -> tuple[Tensor]:
+def gather_elements(call: TensorCall) -> tuple[Tensor]:
     """Of each line along an axis the elements with these numbers."""
     x, indices, axis = call[0], call[1].long(), call.axis(0)
     return (x[tuple(_places(x, indices, axis))],)
@@ -204,7 +204,7 @@ def gather_elements(call: Call) -> tuple[Tensor]:
 REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
-def scatter_elements(call: Call) -> tuple[Tensor]:
+def scatter_elements(call: TensorCall) -> tuple[Tensor]:
     """Elements of lines along an axis replaced, or combined with what is there."""
     x, indices, updates, axis = call[0], call[1].long(), call[2], call.axis(0)
     how = call.attr("reduction", "none")
@@ -214,7 +214,7 @@ def scatter_elements(call: Call) -> tuple[Tensor]:
     return (x.scatter_reduce(axis, indices, updates, REDUCTIONS[how]),)
 
 
-def gather_nd(call: Call) -> tuple[Tensor]:
+def gather_nd(call: TensorCall) -> tuple[Tensor]:
     """Slices by rows of indices."""
     x, indices = call[0], call[1].long()
     if call.attr("batch_dims", 0):
@@ -222,7 +222,7 @@ def gather_nd(call: Call) -> tuple[Tensor]:
     return (x[tuple(indices.movedim(-1, 0))],)
 
 
-def scatter_nd(call: Call) -> tuple[Tensor]:
+def scatter_nd(call: TensorCall) -> tuple[Tensor]:
     """Slices at rows of indices replaced, or added to."""
     x, indices, updates, how = call[0], call[1].long(), call[2], call.attr("reduction", "none")
     if how not in ("none", "add"):
@@ -230,7 +230,7 @@ def scatter_nd(call: Call) -> tuple[Tensor]:
     return (x.index_put(tuple(indices.movedim(-1, 0)), updates, accumulate=how == "add"),)
 
 
-def top_k(call: Call) -> tuple[Tensor, ...]:
+def top_k(call: TensorCall) -> tuple[Tensor, ...]:
     """The k largest or smallest of each line, and where they are; equal ones in the order of their places."""
     x, k, axis = call[0], (call.ints(1, "k") or [1])[0], call.axis(-1)
     values, places = torch.sort(x, dim=axis, descending=bool(call.attr("largest", 1)), stable=True)
@@ -240,7 +240,7 @@ def top_k(call: Call) -> tuple[Tensor, ...]:
 def argument(largest: bool) -> Function:
     """Where the largest or smallest of each line is; the first of equal ones, or the last."""
 
-    def function(call: Call) -> tuple[Tensor]:
+    def function(call: TensorCall) -> tuple[Tensor]:
         x, axis = call[0], call.axis(0)
         last = bool(call.attr("select_last_index"))
         x = x.flip(axis) if last else x
@@ -254,7 +254,7 @@ def argument(largest: bool) -> Function:
 def running(run: Callable[..., Tensor], first: float) -> Function:
     """Sums or products of all elements so far; from the other end, without the own one."""
 
-    def function(call: Call) -> tuple[Tensor]:
+    def function(call: TensorCall) -> tuple[Tensor]:
         x, axis = call[0], axis_of((call.ints(1) or [0])[0], call[0].dim())
         x = x.flip(axis) if call.attr("reverse") else x
         y = run(x, axis, dtype=x.dtype)
@@ -269,7 +269,7 @@ def running(run: Callable[..., Tensor], first: float) -> Function:
 def reduced(run: Callable[[Tensor, list[int], bool], Tensor], whole: bool = False) -> Function:
     """A reduction over axes, over all if none are given. `whole`: one that changes a single element too."""
 
-    def function(call: Call) -> tuple[Tensor]:
+    def function(call: TensorCall) -> tuple[Tensor]:
         x, axes = call[0], call.ints(1, "axes")
         if not axes and call.attr("noop_with_empty_axes"):
             return (run(x.unsqueeze(0), [0], False) if whole else x,)
@@ -285,7 +285,7 @@ def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     return x
 
 
-def one_hot(call: Call) -> tuple[Tensor]:
+def one_hot(call: TensorCall) -> tuple[Tensor]:
     """A new axis that is "on" at the place with each number, else "off"."""
     indices, depth, values = call[0].long(), (call.ints(1) or [1])[0], call[2]
     axis = axis_of(call.attr("axis", -1), indices.dim() + 1)
@@ -294,18 +294,18 @@ def one_hot(call: Call) -> tuple[Tensor]:
     return (torch.where(wrapped == lines, values[1], values[0]),)
 
 
-def trilu(call: Call) -> tuple[Tensor]:
+def trilu(call: TensorCall) -> tuple[Tensor]:
     """The upper or lower triangle; 0 elsewhere."""
     return ((torch.triu if call.attr("upper", 1) else torch.tril)(call[0], (call.ints(1) or [0])[0]),)
 
 
-def reshape(call: Call) -> tuple[Tensor]:
+def reshape(call: TensorCall) -> tuple[Tensor]:
     """The same elements in another shape; 0 copies a size, −1 is what is left."""
     x, shape = call[0], call.ints(1, "shape") or []
     return (x.reshape([x.shape[i] if s == 0 and not call.attr("allowzero") else s for i, s in enumerate(shape)]),)
 
 
-def unsqueeze(call: Call) -> tuple[Tensor]:
+def unsqueeze(call: TensorCall) -> tuple[Tensor]:
     """With new axes of size 1."""
     x, axes = call[0], call.ints(1, "axes") or []
     for axis in sorted(axis_of(a, x.dim() + len(axes)) for a in axes):
@@ -313,13 +313,13 @@ def unsqueeze(call: Call) -> tuple[Tensor]:
     return (x,)
 
 
-def squeeze(call: Call) -> tuple[Tensor]:
+def squeeze(call: TensorCall) -> tuple[Tensor]:
     """Without axes of size 1."""
     axes = call.ints(1, "axes")
     return (call[0].squeeze() if axes is None else call[0].squeeze(tuple(axes)),)
 
 
-def slice_(call: Call) -> tuple[Tensor]:
+def slice_(call: TensorCall) -> tuple[Tensor]:
     """Parts of axes, by start, end and step."""
     x = call[0]
     starts, ends = call.ints(1, "starts") or [], call.ints(2, "ends") or []
@@ -332,7 +332,7 @@ def slice_(call: Call) -> tuple[Tensor]:
     return (x,)
 
 
-def split(call: Call) -> tuple[Tensor, ...]:
+def split(call: TensorCall) -> tuple[Tensor, ...]:
     """Parts of an axis."""
     x, axis, sizes = call[0], call.axis(0), call.ints(1, "split")
     if sizes is None:
@@ -342,23 +342,23 @@ def split(call: Call) -> tuple[Tensor, ...]:
     return tuple(x.split(sizes, axis))
 
 
-def expand(call: Call) -> tuple[Tensor]:
+def expand(call: TensorCall) -> tuple[Tensor]:
     """Repeated along axes of size 1, to a shape that both broadcast to."""
     return (call[0].expand(torch.broadcast_shapes(call[0].shape, tuple(call.ints(1) or ()))),)
 
 
-def tile(call: Call) -> tuple[Tensor]:
+def tile(call: TensorCall) -> tuple[Tensor]:
     """Repeated along axes."""
     return (call[0].repeat(*(call.ints(1) or [1])),)
 
 
-def range_(call: Call) -> tuple[Tensor]:
+def range_(call: TensorCall) -> tuple[Tensor]:
     """Numbers from one to another in steps."""
     start, stop, step = (x.reshape(()).item() for x in (call[0], call[1], call[2]))
     return (torch.arange(start, stop, step, dtype=call[0].dtype, device=call[0].device),)
 
 
-def max_pool(call: Call) -> tuple[Tensor, ...]:
+def max_pool(call: TensorCall) -> tuple[Tensor, ...]:
     """The largest of each window, and its place in the whole tensor."""
     x, kernel = call[0], call.attrs["kernel_shape"]
     rank, pads = len(kernel), call.attr("pads", [0] * (2 * len(kernel)))
@@ -374,7 +374,7 @@ def max_pool(call: Call) -> tuple[Tensor, ...]:
     return values, places + size * first
 
 
-def grid_sample(call: Call) -> tuple[Tensor]:
+def grid_sample(call: TensorCall) -> tuple[Tensor]:
     """Pixels read at computed places."""
     mode = str(call.attr("mode", "linear"))
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
@@ -383,7 +383,7 @@ def grid_sample(call: Call) -> tuple[Tensor]:
     )
 
 
-def layer_norm(call: Call) -> tuple[Tensor, ...]:
+def layer_norm(call: TensorCall) -> tuple[Tensor, ...]:
     """Values of the axes from `axis` on, brought to mean 0 and variance 1, scaled and shifted; then the mean and
     1/deviation.
     """
@@ -395,20 +395,20 @@ def layer_norm(call: Call) -> tuple[Tensor, ...]:
     return y if call.get(2) is None else y + call[2], mean, inverse
 
 
-def rms_norm(call: Call) -> tuple[Tensor]:
+def rms_norm(call: TensorCall) -> tuple[Tensor]:
     """x / √(mean of squares over the axes from `axis` on), times a scale."""
     x, axes = call[0], list(range(call.axis(-1), call[0].dim()))
     y = x / ((x * x).mean(axes, keepdim=True) + call.attr("epsilon", 1e-5)).sqrt()
     return (y if call.get(1) is None else y * call[1],)
 
 
-def shrink(call: Call) -> tuple[Tensor]:
+def shrink(call: TensorCall) -> tuple[Tensor]:
     """x moved towards 0 by `bias`, 0 within `lambd`."""
     x, near, bias = call[0], call.attr("lambd", 0.5), call.attr("bias", 0.0)
     return (torch.where(x < -near, x + bias, torch.where(x > near, x - bias, torch.zeros_like(x))),)
 
 
-def dft(call: Call) -> tuple[Tensor]:
+def dft(call: TensorCall) -> tuple[Tensor]:
     """The discrete Fourier transform along an axis; the last axis has real and imaginary parts."""
     x, length = call[0], (call.ints(1) or [None])[0]
     axis = axis_of((call.ints(2) or [call.attr("axis", -2 if call.opset >= 20 else 1)])[0], x.dim())
@@ -420,7 +420,7 @@ def dft(call: Call) -> tuple[Tensor]:
     return (torch.view_as_real(run(numbers, length, axis)),)
 
 
-def shape(call: Call) -> tuple[Tensor]:
+def shape(call: TensorCall) -> tuple[Tensor]:
     """The sizes of the axes."""
     sizes = list(call[0].shape)
     return (torch.tensor(sizes[call.attr("start", 0) : call.attr("end", len(sizes))]),)
