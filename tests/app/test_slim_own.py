@@ -347,6 +347,17 @@ class Places(nn.Module):
         return y, y.argmax(1)
 
 
+class Steps(nn.Module):
+    """Logits in steps: PyTorch has no derivative for `//`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) // 0.01
+
+
 @pytest.mark.parametrize(
     ("make", "narrower", "whole"),
     [
@@ -355,6 +366,7 @@ class Places(nn.Module):
         (Auxiliary, ["second.0"], ["first.0"]),
         (Fixed, ["first.0"], ["second.0"]),
         (Places, ["net.body.0.0", "net.body.1.0"], ["net.head"]),
+        (Steps, ["net.body.0.0", "net.body.1.0"], ["net.head"]),
     ],
 )
 def test_what_is_not_followed_stays_and_the_rest_goes(

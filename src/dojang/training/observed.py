@@ -239,7 +239,11 @@ def _through(module: nn.Module, batch: Batch, scale: Sequence[float], generator:
         if y.requires_grad
     )
     if isinstance(total, Tensor):
-        total.backward()
+        try:
+            total.backward()
+        except RuntimeError as error:
+            if "derivative for" not in str(error):  # an operation of the forward that PyTorch cannot go back through
+                raise
 
 
 def _flat(x: Tensor, layer: nn.Module) -> Tensor:
