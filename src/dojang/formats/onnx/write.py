@@ -27,6 +27,7 @@ from dojang.base.errors import UnsupportedError
 from dojang.base.showing import encodable
 from dojang.formats.onnx import notes as onnx_notes
 from dojang.formats.onnx import recurrent as onnx_recurrent
+from dojang.formats.onnx import spelled
 from dojang.formats.onnx.batch import BATCH, any_depends, depends
 from dojang.formats.onnx.constants import TYPES
 from dojang.formats.onnx.draft import single
@@ -59,6 +60,8 @@ CHANGED: Mapping[str, int] = {
     **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp"), 18),
 }  # fmt: skip
 """Operators whose form changed, and the first operator set with the form that is written."""
+NEEDED = {"TopK": 2, "DynamicQuantizeLinear": 3}
+"""How many outputs of an operator must have a name, whether they are read or not, where it is not one."""
 FAR = (1 << 63) - 1
 """"To the end" in Slice."""
 
@@ -291,9 +294,8 @@ def _adaptive(kind: str) -> Rule:
             w.op(f"Global{kind}", node.inputs, node.name)
             return
         if any(s % o for s, o in zip(size, out, strict=True)):
-            raise UnsupportedError(
-                f"{node.name}: ONNX has no pooling from {by(size)} to {by(out)}; use sizes that divide, or a plain pool"
-            )
+            spelled.adaptive_pool(w, node, {"AveragePool": "ReduceMean", "MaxPool": "ReduceMax"}[kind])
+            return
         kernel = [s // o for s, o in zip(size, out, strict=True)]
         w.op(kind, node.inputs, node.name, kernel_shape=kernel, strides=kernel)
 
@@ -324,10 +326,8 @@ def _layernorm(w: Writer, node: Node) -> None:
 
 def _lrn(w: Writer, node: Node) -> None:
     if node.attrs["size"] % 2 == 0:
-        raise UnsupportedError(
-            f"{node.name}: lrn of an even size, {node.attrs['size']}, means other channels in ONNX, and ONNX Runtime "
-            "refuses it; use an odd size"
-        )
+        spelled.lrn(w, node)  # of an even size ONNX means other channels, and ONNX Runtime refuses it
+        return
     _plain("LRN", size="size", alpha="alpha", beta="beta", k="bias")(w, node)
 
 
@@ -378,6 +378,11 @@ def _standard(w: Writer, node: Node) -> None:
             f"{node.name}: {op} has the form of operator set {a['opset']}, which newer files do not have; convert the "
             "file with onnx.version_converter first"
         )
+    if op == "CumProd":  # new in operator set 26
+        axis = w.graph.by_name[node.inputs[1]]
+        fill = axis.attrs["fill"] if axis.op == "constant" else None
+        spelled.running_product(w, node, None if fill is None else int(fill))
+        return
     key = (a["kind"], a["settings"], a["places"], node.inputs)
     known = w.several.get(key)
     if known is not None:
@@ -667,6 +672,10 @@ def message(graph: Graph) -> Message:
     w = Writer(graph)
     for node in graph.nodes:
         RULES.of(node)(w, node)
+    for item in w.several.values():
+        needed, made = NEEDED.get(item["op_type"], 1), item["output"]
+        made += [""] * (needed - len(made))
+        made[:needed] = [name or w.name(f"{item['name']}.output{place}") for place, name in enumerate(made[:needed])]
     opset = max([OPSET, *(_needs(node) for node in graph.nodes)])
     domains = sorted({item["domain"] for item in w.nodes if item.get("domain")})
     aliases = {node.name: w.tensors[node.array("value")]["name"] for node in graph.nodes if _is_initialiser(w, node)}

@@ -14,7 +14,7 @@ from dojang.formats.torch.read import places as torch_places
 from dojang.formats.torch.read.kinds import picks, places, real, whole_number, wide
 from dojang.formats.torch.read.logic import compare
 from dojang.formats.torch.read.ops import Handler, per_axis
-from dojang.formats.torch.read.trace import Tracer
+from dojang.formats.torch.read.trace import ImagesCounted, Tracer
 from dojang.formats.torch.read.traced import HANDLERS, Traced
 
 
@@ -23,7 +23,12 @@ def best(t: Tracer, x: Any, k: int, dim: int, largest: bool) -> tuple[Traced, Tr
     x = real(t, x)
     axis = axis_of(dim, x.dim())
     shape = tuple(int(k) if a == axis else s for a, s in enumerate(x.sizes))
-    count = whole_number(t, int(k), (1,))
+    if t.batch > 1 and k % t.batch == 0:  # as many as there are
+        if k != x.sizes[axis]:
+            raise ImagesCounted(f"{t.place}: takes a number that depends on the number of images")
+        count = t.standard("Shape", (x,), (1,), torch.int64, part="count", start=axis, end=axis + 1)
+    else:
+        count = whole_number(t, int(k), (1,))
     settings: dict[str, Any] = {"axis": axis, "largest": int(largest)}
     values = t.standard("TopK", (x, count), shape, part="values", **settings)
     found = t.standard("TopK", (x, count), shape, torch.int64, 1, part="places", **settings)
