@@ -6,10 +6,11 @@ from scipy.special import log_softmax, softmax
 
 import dojang
 from dojang.engine.kernels import task as t
-from dojang.engine.kernels.other import matmul, norm
+from dojang.engine.kernels.other import matmul, norm, reduce
 from dojang.engine.kernels.other import softmax as softmax_kernel
 from dojang.engine.kernels.other.matmul import MatTask
 from dojang.engine.kernels.other.norm import NormTask
+from dojang.engine.kernels.other.reduce import ReduceTask
 from dojang.engine.kernels.other.softmax import SoftmaxTask
 from dojang.native import jit
 from kernels import guarded, kernel
@@ -93,6 +94,20 @@ def test_norms_of_any_number_of_pixels(machine, groups):
         first = torch.from_numpy(x).double().movedim(2, 1)
         wanted = torch.nn.functional.group_norm(first, groups or 21, *(torch.from_numpy(v) for v in (weight, bias)))
         np.testing.assert_allclose(y.reshape(x.shape), wanted.movedim(1, 2).numpy(), atol=2e-5)
+    assert len(recipes) == 1
+
+
+@pytest.mark.parametrize("machine", RUNNABLE, ids=name_of)
+@pytest.mark.parametrize("what", ["max", "min", "sum", "mean"])
+def test_lines_of_any_length(machine, what):
+    recipes = set()
+    for turn, length in enumerate([1, 3, 15, 16, 17, 63, 64, 65, 200, 1000]):
+        x = rng.standard_normal(length).astype("f4")
+        task = ReduceTask(what, (1,), (0,), (1,), (length,), (1,))
+        y, recipe = run(reduce, task, machine, 1, turn % 2, 3, X=x)
+        recipes.add(recipe)
+        np.testing.assert_allclose(y[0], getattr(x.astype("f8"), what)(), rtol=1e-5, atol=1e-5)
+        assert (y[1:] == 7).all()
     assert len(recipes) == 1
 
 

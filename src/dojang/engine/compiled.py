@@ -177,8 +177,9 @@ class Compiled:
         check_arrays(graph)
         # A mapping of its own, so that weights can be let go one by one.
         joined = scalars_joined(layer_norms_joined(graph))
-        self._sizes = Sizes(joined, batch_size) if is_open(graph) else None
-        self._settled = joined if self._sizes else with_exact_weights(settled(whole_numbers(joined)))
+        whole = whole_numbers(joined)
+        self._sizes = Sizes(whole, batch_size) if is_open(graph) else None
+        self._settled = whole if self._sizes else with_exact_weights(settled(whole))
         if release:
             few = {
                 k: a for k, a in graph.weights.items() if joined is not graph and np.asarray(a).nbytes <= SMALL_BYTES

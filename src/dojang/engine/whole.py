@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -297,7 +296,7 @@ def _dynamic(c: Conversion, node: Node) -> Made:
     """uint8 over the range of the whole tensor, which includes 0."""
     x, place = node.inputs[0], node.attrs["output"]
     shape = c.shapes[0][x]
-    if c.types[x] != "float32" or shape is None or len(shape) < 2 or not prod(shape) or node.name in c.graph.outputs:
+    if c.types[x] != "float32" or shape is None or len(shape) < 2 or 0 in shape or node.name in c.graph.outputs:
         return None
     nodes: list[Node] = []
 

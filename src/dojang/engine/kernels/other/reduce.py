@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import inf, prod
 from typing import Any
 
@@ -16,9 +17,9 @@ from dojang.base.record import plain_repr
 from dojang.engine.kernels import task as t
 from dojang.engine.kernels.other.elementwise import combine
 from dojang.engine.kernels.other.strided import by_rows, dot, in_vectors, read, spot
-from dojang.engine.kernels.task import Code, Offer
+from dojang.engine.kernels.task import Code, Offer, Step
 from dojang.native.costs import COSTS
-from dojang.native.emit import F32, Emit, Value
+from dojang.native.emit import F32, Emit, SizeValue, Value
 from dojang.native.machine import Machine
 
 NAME = "reduce"
@@ -87,6 +88,53 @@ def rows_of(task: ReduceTask, machine: Machine) -> tuple[int, int]:
 def emit(task: ReduceTask, machine: Machine) -> Code:
     """One step; a unit is some rows along the last axis of y."""
     return by_rows(NAME, task, rows_of(task, machine), lambda name: write(name, task, machine))
+
+
+def emit_open(task: ReduceTask, like: ReduceTask, machine: Machine) -> Code:
+    """Like `emit`; code for one result of a line of numbers serves lines of any length."""
+    if task.shape != (1,) or task.inner != (1,):
+        return emit(task, machine)
+
+    def build(name: str) -> str:
+        b = t.begin(name, machine)
+        (length,) = t.sizes(b, 1)
+        return line(b, task.what, length, machine)
+
+    return Code((Step(f"{NAME} open {task.what} of a line", build, lambda n: 1, task.over),))
+
+
+LANES_OF_A_LINE = 4
+"""Vectors that are combined apart, since each waits for the one before it."""
+
+
+def line(b: Emit, what: str, length: SizeValue, machine: Machine) -> str:
+    """All of a line combined, some vectors apart and then these."""
+    lanes, x, start = machine.lanes(4), t.word(b, t.X), b.const(F32, STARTS[what])
+    wide = LANES_OF_A_LINE * lanes
+
+    def both(a: Value, v: Value) -> Value:
+        return combine(b, COMBINES[what], a, v)
+
+    def at(k: Any, mask: Value | None = None) -> Value:
+        return b.vload(b.at(x, b.mul(k, 4)), F32, mask=mask)
+
+    most, whole = length // wide * wide, length // lanes * lanes
+    apart = b.loop(
+        0, most, wide, lambda k, s: [both(v, at(b.add(k, i * lanes))) for i, v in enumerate(s)],
+        [start] * LANES_OF_A_LINE,
+    )  # fmt: skip
+    found = b.loop(most, whole, lanes, lambda k, s: [both(s[0], at(k))], [reduce(both, apart)])[0]
+
+    def last() -> list[Value]:
+        mask = b.mask(length - whole, lanes)
+        return [both(found, b.select(mask, at(whole, mask), start))]
+
+    (found,) = b.choose(b.less(whole, length), last, lambda: [found])
+    found = folded(b, found, both)
+    if what == "mean":
+        found = b.fdiv(found, b.splat(b.sitofp(length.value, F32.ir), lanes))
+    b.vstore(found, t.word(b, t.Y), F32, mask=b.mask(1, lanes))
+    return b.finish()
 
 
 def write(symbol: str, task: ReduceTask, machine: Machine) -> str:
