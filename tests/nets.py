@@ -150,10 +150,28 @@ def constants() -> Graph:
     )  # fmt: skip
 
 
+def choosing() -> Graph:
+    """Comparisons and choices channel by channel: with a number, with one value for all channels, with other channels;
+    the largest of each pixel, which nothing may cross.
+    """
+
+    def by_element(name: str, kind: str, *inputs: str, dtype: str = "float32") -> Node:
+        return N(name, "standard", *inputs, kind=kind, settings="{}", shape=(8, 8, 8), dtype=dtype)
+
+    return net(
+        conv("a", "x", 8), N("k", "constant", shape=(1, 1, 1), fill=0.1), N("h", "mul", "a", "k"),
+        by_element("m", "Greater", "a", "k", dtype="bool"), by_element("w", "Where", "m", "a", "h"),
+        conv("b", "w", 8), N("r", "relu", "b"), conv("one", "x", 1), by_element("l", "Less", "r", "one", dtype="bool"),
+        by_element("o", "Where", "l", "r", "w"), by_element("at", "Atan", "o"), conv("c", "at", 8),
+        N("most", "reduce_max", "c", axes=(1,), keepdims=True), by_element("e", "Equal", "c", "most", dtype="bool"),
+        by_element("v", "Where", "e", "c", "k"), conv("d", "v", 6), N("s", "relu", "d"), conv("y", "s", 3, 1),
+    )  # fmt: skip
+
+
 STRUCTURES: dict[str, Callable[[], Graph]] = {
     f.__name__: f
     for f in (plain, residual_option_a, cat_twice, sliced, mobile, grouped, squeeze_excite, shared, many_ends, decoder,
-              shuffle, constants)
+              shuffle, constants, choosing)
 }  # fmt: skip
 
 

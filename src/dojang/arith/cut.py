@@ -93,6 +93,13 @@ def _constant(c: _Cut) -> Node:
     return c.node.with_attrs(shape=tuple(shape))
 
 
+def _standard(c: _Cut) -> Node:
+    """The shape that the node states, without the batch."""
+    shape = list(c.node.attrs["shape"])
+    shape[c.track.axis - 1] = len(c.places)
+    return c.node.with_attrs(shape=tuple(shape))
+
+
 def _groups_left(tied: ChannelMap, node: Node, gone: frozenset[int]) -> int:
     groups = node.attrs["groups"]
     if groups == 1:
@@ -176,12 +183,12 @@ ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
         "pad": _pad,
         "slice": _select,
         "gather": _select,
+        "standard": _standard,
     },
     {op: "it has no attributes" for op, rule in OPS.items() if not rule.attrs}
     | because(
         "its channels are never removed",
-        "input unknown standard deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax "
-        "recurrent",
+        "input unknown deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax recurrent",
     )
     | because(
         "none of its attributes counts channels",

@@ -88,6 +88,20 @@ def attrs_of(attrs: Attrs) -> dict[str, Any]:
     return json.loads(attrs["settings"])
 
 
+BY_ELEMENT = frozenset(
+    "And Or Xor Not Equal Less LessOrEqual Greater GreaterOrEqual Where Mod Add Sub Mul Div Pow Max Min Sum Mean "
+    "BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot Clip Cast IsNaN IsInf Identity Neg Abs Sign Relu Floor Ceil "
+    "Round Sqrt Exp Log Erf Reciprocal Sigmoid Tanh Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Softplus Softsign "
+    "Mish HardSwish HardSigmoid LeakyRelu Elu Selu Celu Gelu Swish ThresholdedRelu Shrink".split()
+)
+"""Operators whose elements depend on the elements at the same places of their inputs alone, which broadcast."""
+
+
+def by_element(attrs: Attrs) -> bool:
+    """Whether a node works element by element; an `axis`, as versions before 7 have it, says where a value begins."""
+    return attrs["kind"] in BY_ELEMENT and attrs["batch_axis"] == 0 and "axis" not in attrs_of(attrs)
+
+
 CONTROL = frozenset(("If", "Loop"))
 """Operators with networks in their settings, between which values decide: what they cost is not known beforehand."""
 

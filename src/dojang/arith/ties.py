@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import prod
 
 from dojang.arith.graph import Graph, Node
-from dojang.arith.ops import OPS
+from dojang.arith.ops import OPS, STANDARD
 from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.standard import by_element
 from dojang.arith.table import Table, because
 
 Labels = tuple[int, ...]
@@ -131,6 +132,8 @@ class ChannelTracer:
                 return self.select(node, tracks[0], known[0])
             case "reduce":
                 return self.reduce(node, tracks[0], known[0])
+            case "opaque" if node.op == STANDARD and by_element(node.attrs):
+                return self.join(node, tracks, known, shape)
             case _:
                 return self.opaque(node, tracks, f"is {node.op}, whose channels are not followed")
 

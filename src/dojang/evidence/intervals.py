@@ -21,6 +21,7 @@ from dojang.arith.graph import Graph, Node
 from dojang.arith.ops import UNKNOWN
 from dojang.arith.preparation import takes_floats
 from dojang.arith.shapes import Shape, axis_of
+from dojang.arith.standard import by_element
 from dojang.arith.table import Table, because
 from dojang.arith.ties import Track, selected
 from dojang.engine.reference.operators import REFERENCE
@@ -500,6 +501,44 @@ def _reduced(node: Node, source: Range, channel_axis: int | None, before: Shape)
     return source.rounded(terms + 2) if node.op == "reduce_mean" else source
 
 
+def _compared(kind: str, a: Range, b: Range) -> Range:
+    """0 or 1; one of them alone where the ranges, with what rounding can add, leave no choice."""
+    if kind.startswith("Less"):
+        a, b, kind = b, a, kind.replace("Less", "Greater")
+    over, under = a.lo - a.err, a.hi + a.err
+    low, high = b.lo - b.err, b.hi + b.err
+    if kind == "Equal":
+        yes, no = (over == under) & (low == high) & (over == low), (over > high) | (under < low)
+    elif kind == "GreaterOrEqual":
+        yes, no = over >= high, under < low
+    else:
+        yes, no = over > high, under <= low
+    return Range(yes.astype(np.float64), 1.0 - no, np.zeros(len(yes)))
+
+
+def _chosen(which: Range, a: Range, b: Range) -> Range:
+    """One of two values, or a range that holds both."""
+    first, second = which.lo == 1, which.hi == 0
+    lo, hi = np.minimum(a.lo, b.lo), np.maximum(a.hi, b.hi)
+    parts = ((a.lo, b.lo, lo), (a.hi, b.hi, hi), (a.err, b.err, np.maximum(a.err, b.err)))
+    return Range(*(np.where(first, one, np.where(second, two, both)) for one, two, both in parts))
+
+
+def _standard(s: _Site) -> Range:
+    """Comparisons and choices by them; any value of other operators, 0 or 1 of truth values."""
+    kind = s.node.attrs["kind"]
+    if by_element(s.node.attrs) and s.node.attrs["places"] in ((), tuple(range(len(s.sources)))):
+        found = [_aligned(s.graph, s.tied, name, value, s.track, s.shape)
+                 for name, value in zip(s.node.inputs, s.sources, strict=True)]  # fmt: skip
+        if kind in ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"):
+            return _compared(kind, *(r.spread(s.size) if len(r.lo) == 1 else r for r in found))
+        if kind == "Where":
+            return _chosen(*(r.spread(s.size) if len(r.lo) == 1 else r for r in found))
+    if s.node.attrs["dtype"] == "bool":
+        return Range(np.zeros(1), np.ones(1), np.zeros(1))
+    return anything()
+
+
 Rule = Callable[[_Site], Range]
 
 RULES: Table[Rule] = Table(
@@ -535,6 +574,7 @@ RULES: Table[Rule] = Table(
             ("flatten", "reshape", "squeeze", "unsqueeze"),
             lambda s: _reshaped(s.sources[0], s.tied.tracks[s.node.inputs[0]], s.track, s.before, s.shape),
         ),
+        "standard": _standard,
         "transpose": lambda s: s.sources[0],  # the channel axis moves, the channels keep their order
         "pad": lambda s: _padded(s.node, s.sources[0], _channel_axis(s), s.before),
         **dict.fromkeys(("slice", "gather"), _picked),
@@ -545,7 +585,7 @@ RULES: Table[Rule] = Table(
     },
     because(
         "its bounds are not derived: any value is possible",
-        "layernorm deform_conv dynamic_conv matmul einsum standard recurrent",
+        "layernorm deform_conv dynamic_conv matmul einsum recurrent",
     )
     | because("its bounds are not derived: any value is possible", "reciprocal div pow not fake_quantize")
     | {UNKNOWN: "what it computes is not known: any value is possible"},
