@@ -89,10 +89,12 @@ def attrs_of(attrs: Attrs) -> dict[str, Any]:
 
 
 BY_ELEMENT = frozenset(
-    "And Or Xor Not Equal Less LessOrEqual Greater GreaterOrEqual Where Mod Add Sub Mul Div Pow Max Min Sum Mean "
-    "BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot Clip Cast IsNaN IsInf Identity Neg Abs Sign Relu Floor Ceil "
-    "Round Sqrt Exp Log Erf Reciprocal Sigmoid Tanh Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Softplus Softsign "
-    "Mish HardSwish HardSigmoid LeakyRelu Elu Selu Celu Gelu Swish ThresholdedRelu Shrink".split()
+    (
+        "And Or Xor Not Equal Less LessOrEqual Greater GreaterOrEqual Where Mod Add Sub Mul Div Pow Max Min Sum Mean "
+        "BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot Clip Cast IsNaN IsInf Identity Neg Abs Sign Relu Floor "
+        "Ceil Round Sqrt Exp Log Erf Reciprocal Sigmoid Tanh Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh "
+        "Softplus Softsign Mish HardSwish HardSigmoid LeakyRelu Elu Selu Celu Gelu Swish ThresholdedRelu Shrink "
+    ).split()
 )
 """Operators whose elements depend on the elements at the same places of their inputs alone, which broadcast."""
 

@@ -81,9 +81,6 @@ FORMS: dict[str, Forward] = {
     "the same, cubic, by factors": lambda m, y: F.interpolate(
         y, scale_factor=(1.7, 0.6), mode="bicubic", antialias=True
     ),
-    "the same, corners aligned": lambda m, y: F.interpolate(
-        y, size=5, mode="bilinear", antialias=True, align_corners=True
-    ),
     "whole numbers": lambda m, y: (y * 5).long() * 2 + (y * 3).long(),
     "bytes": lambda m, y: (y.abs() * 9).to(torch.uint8) + 3,
     "how many": lambda m, y: (y > 0).sum((2, 3)),

@@ -367,8 +367,8 @@ def interpolate(
     rank = x.dim() - 2
     if mode == "area" and size is not None:
         return HANDLERS[f"adaptive_avg_pool{rank}d"](t, x, size)
-    if antialias and rank == 2 and mode in ("bilinear", "bicubic"):
-        return _antialiased(t, x, size, scale_factor, mode, align_corners, recompute_scale_factor)
+    if antialias and rank == 2 and mode in ("bilinear", "bicubic") and not align_corners:
+        return NotImplemented if recompute_scale_factor else _antialiased(t, x, size, scale_factor, mode)
     if mode not in MODES or antialias:
         return NotImplemented
     coords = "asymmetric" if mode == "nearest" else "align_corners" if align_corners else "half_pixel"
@@ -383,22 +383,20 @@ def interpolate(
     return t.emit("resize", x, scale=scale, **attrs)
 
 
-def _antialiased(
-    t: Tracer, x: Traced, size: Any, scale: Any, mode: str, corners: bool | None, again: bool | None
-) -> Traced:
-    """Resizing in which every pixel of the result is a mean over what it covers: a product with a matrix along each
-    axis, whose rows are what PyTorch makes of images of one bright pixel.
-    """
-    given = per_axis(size, 2) if size is not None else scale if isinstance(scale, list | tuple) else (scale,) * 2
-    rows, columns = x.sizes[2:]
-    made, rest = [], {"mode": mode, "align_corners": corners, "antialias": True, "recompute_scale_factor": again}
-    for one, length in ((given[0], rows), (given[1], columns)):
-        sides: dict[str, Any] = {"size": (length, one)} if size is not None else {"scale_factor": (1.0, one)}
-        with torch._C.DisableTorchFunction():
-            made.append(torch.nn.functional.interpolate(torch.eye(length)[None, None], **sides, **rest)[0, 0])
-    wide = t.emit("matmul", x, t.value(made[1]), part="columns")
-    turned = t.emit("transpose", wide, part="turned", perm=(0, 1, 3, 2))
-    return t.emit("transpose", t.emit("matmul", turned, t.value(made[0]), part="rows"), perm=(0, 1, 3, 2))
+def _antialiased(t: Tracer, x: Traced, size: Any, scale: Any, mode: str) -> Traced:
+    """Resizing in which every pixel of the result is a mean over what it covers, as ONNX's Resize has it."""
+    if size is not None:
+        given, place = per_axis(size, 2), 3
+        out, sides = given, t.cast(t.value(torch.tensor(given, dtype=torch.float32)), torch.int64)
+    else:
+        given, place = scale if isinstance(scale, list | tuple) else (scale, scale), 2
+        out = tuple(int(s * f) for s, f in zip(x.sizes[2:], given, strict=True))
+        sides = t.value(torch.tensor([float(f) for f in given]))
+    sources = (x, None, None, sides) if place == 3 else (x, None, sides)
+    return t.standard(
+        "Resize", sources, (*x.sizes[:2], *out), mode=MODES[mode], antialias=1, exclude_outside=1, cubic_coeff_a=-0.5,
+        axes=[2, 3],
+    )  # fmt: skip
 
 
 def _upsample(mode: str, corners: bool) -> Handler:

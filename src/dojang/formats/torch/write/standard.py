@@ -383,6 +383,21 @@ def grid_sample(call: TensorCall) -> tuple[Tensor]:
     )
 
 
+def resize(call: TensorCall) -> tuple[Tensor]:
+    """Means over what each pixel covers; other forms of Resize are operators of dojang."""
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(call.attr("mode", "nearest"))
+    form = call.attr("antialias"), call.attr("exclude_outside"), call.attr("cubic_coeff_a", -0.5), call.attr("axes")
+    if (
+        mode is None
+        or form != (1, 1, -0.5, [2, 3])
+        or call.attr("coordinate_transformation_mode", "half_pixel") != "half_pixel"
+    ):
+        raise UnsupportedError("Resize of this form cannot be run by PyTorch")
+    scale = call.get(2)
+    given: dict[str, Any] = {"size": call.ints(3)} if scale is None else {"scale_factor": scale.tolist()}
+    return (F.interpolate(call[0], mode=mode, antialias=True, **given),)
+
+
 def layer_norm(call: TensorCall) -> tuple[Tensor, ...]:
     """Values of the axes from `axis` on, brought to mean 0 and variance 1, scaled and shifted; then the mean and
     1/deviation.
@@ -538,6 +553,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "Einsum": lambda call: (torch.einsum(call.attrs["equation"], *call.present()),),
     "MaxPool": max_pool,
     "GridSample": grid_sample,
+    "Resize": resize,
     "DFT": dft,
 }
 """One function per operator, by its name in the standard."""
