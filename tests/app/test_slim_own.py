@@ -132,6 +132,33 @@ def test_a_cut_is_judged_against_the_control(trained: tuple[Net, Tensor, Tensor]
     assert abs(done.result.control["lost"]) <= 0.3
 
 
+@pytest.mark.parametrize("parts", [False, True])
+def test_without_a_control_only_candidates_are_tuned(trained: tuple[Net, Tensor, Tensor], parts: bool) -> None:
+    module, x, y = trained
+    held, widths = pictures(200, 7), list[int]()
+
+    def whole(net: nn.Module, share: float = 1.0) -> None:
+        widths.append(sum(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d)))
+        train(net, x, y, max(1, round(10 * share)), 0.01)
+
+    done = slim(
+        module, x, tune=whole if parts else lambda net: whole(net), evaluate=lambda net: right(net, *held),
+        target_macs=0.5, control=False,
+    )  # fmt: skip
+    assert max(widths) < 72, "the original was tuned"
+    assert done.after.macs <= 0.5 * done.before.macs
+    assert done.after.accuracy == pytest.approx(right(done.module, *held).mean().item(), abs=1e-6)
+    assert done.result.control is None
+    assert any("no control was tuned" in note for note in done.notes)
+    assert "Control:" not in str(done)
+    assert all(one["lost"] is None for one in done.result.candidates)
+    for more in ({"max_drop": 1, "target_macs": 0.5}, {}):
+        with pytest.raises(UsageError, match="control=False needs a target, no max_drop"):
+            slim(module, x, tune=whole, evaluate=lambda net: right(net, *held), control=False, **more)
+    with pytest.raises(UsageError, match=r"dojang's own loop always tunes the control"):
+        slim(module, (x, y), target_macs=0.5, control=False)
+
+
 def test_cutting_nothing_passes() -> None:
     from dojang.app.own_loop import Score, loss
 

@@ -166,6 +166,7 @@ def slim(
     minutes: float | None = None,
     bits: int | None = None,
     tuning: bool = True,
+    control: bool = True,
 ) -> Slimming:
     """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
 
@@ -206,7 +207,8 @@ def slim(
     cut by what moves the outputs least. What a cut loses is the difference to the control, the original tuned as often.
     Without both, and with samples that have no labels, the network is cut once to the target, repaired by least
     squares, and its batch norms are measured anew. `keep`: layers left alone, as patterns ("detect.*"). A target alone
-    sets no limit to the loss; with `max_drop` the search keeps within it.
+    sets no limit to the loss; with `max_drop` the search keeps within it. `control=False`: with a target and without
+    `max_drop` the control is not tuned, which saves a whole tuning of the original; the loss is then not known.
 
     `normalise`: how pictures are normalised for PyTorch code, which does not say it: "none" (0 … 1), "imagenet", "half"
     ((x − 0.5) / 0.5), "data" (mean and deviation of the train part); or `mean` and `std`. `select`: data that choices
@@ -235,9 +237,11 @@ def slim(
     lossless = lossless or not tuning  # exact cuts alone, before the bits
     if not lossless and (by_hand or _is_feed(net, data, target)):
         request = OwnRequest(
-            max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed, minutes
+            max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed, minutes, control
         )
         check_request(1.0 if max_drop is None else max_drop, target_macs, target_time, target_ms)
+        if not control and request.allowed is not None:
+            raise UsageError("what is lost is measured against the control; control=False needs a target, no max_drop")
         given = None if tune or evaluate else labelled(net, data)
         if given is None:
             where = Where(weights, input_size, num_classes, val_data)
@@ -246,6 +250,8 @@ def slim(
         data, values = given, "as-is"
         input_size = given[0].shape[1:] if input_size is None else input_size
         mean, std = (0.0, 1.0) if mean is None and std is None else (mean, std)
+    if not control and not lossless:
+        raise UsageError("control=False works with tune and evaluate; dojang's own loop always tunes the control")
     if keep:
         raise UsageError("keep works with tune, evaluate or samples without labels; here every layer may be cut")
     max_drop = 1.0 if max_drop is None else max_drop
