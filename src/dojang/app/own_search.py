@@ -26,7 +26,7 @@ from dojang.slimming.result import Edit, Refused
 STEP = 0.5
 """Part of the multiplications that one step leaves at least, before the network is tuned again."""
 
-FARTHEST = 0.3
+FARTHEST = 0.25
 """Part that one step towards a target leaves at least; a target farther away is shared out evenly over several."""
 
 LEAST_STEP = 0.94
