@@ -159,6 +159,40 @@ def test_without_a_control_only_candidates_are_tuned(trained: tuple[Net, Tensor,
         slim(module, (x, y), target_macs=0.5, control=False)
 
 
+class GroupNormed(nn.Module):
+    """Group norms with and without weights, and one over all channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 24, 3, padding=1), nn.GroupNorm(6, 24)
+        self.inner, self.bare = nn.Conv2d(24, 24, 3, padding=1), nn.GroupNorm(8, 24, affine=False)
+        self.last, self.all = nn.Conv2d(24, 16, 3, padding=1), nn.GroupNorm(1, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu()
+        x = x + self.bare(self.inner(x))
+        return self.head(self.all(self.last(x.relu())).relu().mean((2, 3)))
+
+
+def test_group_norms_lose_whole_groups(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = GroupNormed().eval(), torch.randn(40, 3, 12, 12)
+    done = slim(module, x, target_macs=0.6)
+    own = done.module
+    assert type(own) is GroupNormed
+    assert done.after.macs <= 0.6 * done.before.macs
+    assert own.first.out_channels == own.norm.num_channels == own.bare.num_channels < 24
+    assert own.norm.num_channels / own.norm.num_groups == 4
+    assert own.bare.num_channels / own.bare.num_groups == 3
+    assert own.all.num_channels == 16
+    assert any("normalises over all channels" in one.reason for one in done.result.refused)
+    done.save(tmp_path / "slim.pt")
+    again = load_slim(tmp_path / "slim.pt", GroupNormed())
+    torch.testing.assert_close(again(x), own(x))
+    assert (again.bare.num_groups, again.norm.num_groups) == (own.bare.num_groups, own.norm.num_groups)
+
+
 def test_cutting_nothing_passes() -> None:
     from dojang.app.own_loop import Score, loss
 
