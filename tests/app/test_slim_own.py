@@ -555,6 +555,36 @@ def test_bad_samples_are_refused(samples: Any, said: str, kind: type[DojangError
         slim(Net().eval(), samples, target_macs=0.5)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"tune": 3}, "tune is int, and has to be a function of a module: tune=lambda module: ..."),
+        ({"evaluate": 0.85}, "evaluate is float, and has to be a function of a module"),
+        ({"target_macs": "0.5"}, "target-macs '0.5' is no number"),
+        ({"runtime": "tensorrt"}, "runtime 'tensorrt' is not known; use dojang"),
+        ({"batch_size": 0}, "batch size 0 must be at least 1"),
+        ({"seed": -1}, "seed -1 is no whole number from 0"),
+        ({"keep": "hed"}, "keep 'hed': no layer is called so"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_the_work(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        slim(Net(), torch.randn(32, 3, 12, 12), **{"target_macs": 0.5, **asked})
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_samples_say_their_size_to_a_diagnosis() -> None:
+    torch.manual_seed(0)
+    module, x = Net().eval(), torch.randn(20, 3, 12, 12)
+    with torch.no_grad():
+        module.body[0][1].weight[:3], module.body[0][1].bias[:3] = 0, -1
+    found = [package.diagnose(module, given) for given in (x, x.numpy(), (x, torch.arange(20) % 3))]
+    for one in found:
+        assert one.samples in (17, 20)  # with labels a part is held out
+        assert {finding.channels for finding in one.findings if finding.kind == "dead-proven"} == {(0, 1, 2)}
+
+
 def test_a_module_that_cannot_be_followed_is_refused_with_the_reason() -> None:
     class Loop(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

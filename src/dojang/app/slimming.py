@@ -26,7 +26,7 @@ from dojang.app.own_files import is_feed as _is_feed
 from dojang.app.own_search import OwnRequest
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
-from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
+from dojang.app.runtimes import RUNTIMES, has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
 from dojang.app.samples import asked_of, load_inputs, load_samples
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.training import Precision
@@ -229,6 +229,8 @@ def slim(
     started = time.monotonic()
     told = progress or Silent()
     mean, std = normalised_by(normalise, mean, std)
+    keep = (keep,) if isinstance(keep, str) else keep
+    check_asked(tune, evaluate, runtime, batch_size, seed)
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"minutes {minutes} must be a number above 0")
     target = not (target_macs is None and target_time is None and target_ms is None)
@@ -255,8 +257,8 @@ def slim(
     if keep:
         raise UsageError("keep works with tune, evaluate or samples without labels; here every layer may be cut")
     max_drop = 1.0 if max_drop is None else max_drop
-    if batch_size < 1 or epochs < 1:
-        raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
+    if epochs < 1:
+        raise UsageError(f"epochs {epochs} must be at least 1")
     if final_epochs < 0:
         raise UsageError(f"final epochs {final_epochs} must be 0 (none) or more")
     check_request(max_drop, target_macs, target_time, target_ms)
@@ -267,9 +269,9 @@ def slim(
 
         require_precision(precision, choose_device(device))
     input_size = sample_size(net, data, layout) if input_size is None else input_size
-    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
+    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     means = asked_of(graph, task, values, layout, mean, std)
     read = (load_inputs if lossless else load_samples)(data, graph, val_data, means)
     means = settled(net, graph, read, means, normalise, lossless)
@@ -325,6 +327,21 @@ def slim(
         found_out(graph, choice, asked, processes)
         done = take_part(processes, training(choice, replace(options, lead=None)))
     return in_torch(done, net, graph)
+
+
+def check_asked(tune: Any, evaluate: Any, runtime: str, batch_size: int, seed: int) -> None:
+    """Raises `UsageError`, before any work, for what is no function, no runtime or no number of samples."""
+    for name, function in (("tune", tune), ("evaluate", evaluate)):
+        if function is not None and not callable(function):
+            raise UsageError(
+                f"{name} is {type(function).__name__}, and has to be a function of a module: {name}=lambda module: ..."
+            )
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime {runtime!r} is not known; use {', '.join(RUNTIMES)}")
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size} must be at least 1")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"seed {seed} is no whole number from 0 to below 2^63")
 
 
 def owned(net: Any, graph: Graph) -> Owned | None:
