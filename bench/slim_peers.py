@@ -4,20 +4,23 @@
     PYTHONPATH=/tmp/tp OMP_NUM_THREADS=1 python bench/slim_peers.py --train ../shared/data/cifar10-jpeg-train.zip \\
         --test ../shared/data/cifar10-jpeg-test.zip --weights ../shared/data/resnet20-cifar10.safetensors
 
-takes about half an hour of one core, and can be stopped and given again: what is finished under --out is not done
-again, one file for each network and tool.
+takes about half an hour of one core for each seed, and can be stopped and given again: what is finished under --out is
+not done again, one file for each network, seed and tool. Each of --seeds is a network of its own: trained on pictures
+of its own, cut and tuned by that seed.
 
 Torch-Pruning cuts in small steps until at most --macs of the multiplications are left, by magnitude, by group norm
 and by Taylor expansion, all layers compared (global) or those of one sort (isomorphic); its result is tuned with the
 loop of all tools for --epochs, taught by the original. dojang is then asked for the multiplications of that one of the
-six which answers the test part best, so that accuracies are compared at equal multiplications without interpolation;
-and once more for 1 / --further of them, to see what it saves where accuracies are equal. What it takes has been tuned
-for the same epochs with the same loop, in up to three parts, each with a cosine of its own. The control is the original
-tuned as the results of Torch-Pruning are.
+six which answers the test parts best in the mean over the seeds, in each seed for what it came to there, so that
+accuracies are compared at equal multiplications without interpolation; and once more for 1 / --further of them, to
+see what it saves where accuracies are equal. What it takes has been tuned for the same epochs with the same loop, in
+up to three parts, each with a cosine of its own. The control is the original tuned as the results of Torch-Pruning
+are; dojang is told to tune none of its own, as Torch-Pruning tunes none.
 
-The best of six on the test part is a choice by the test part, in favour of Torch-Pruning: dojang chooses by a selection
-part of its own. Job: processor seconds of one tool's whole work, cutting, tuning, choosing and, for dojang, the control
-that it tunes beside; six jobs are needed to know which of the six is best. Accuracies are those of the last epoch.
+The best of six on the test parts is a choice by the test parts, in favour of Torch-Pruning: dojang chooses by a
+selection part of its own. With one seed the best of six is the luckiest of six, too: tuning the same cut with another
+seed moves its accuracy by about a point on the small data. Job: processor seconds of one tool's whole work: cutting,
+tuning, choosing; six jobs are needed to know which of the six is best. Accuracies are those of the last epoch.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from math import sqrt
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -71,7 +74,7 @@ def by_dojang(part: float) -> Tool:
         try:
             return slim(
                 own.module, own.train[0], tune=loop, evaluate=lambda module: right(module, own.select),
-                target_macs=part, seed=args.seed, progress=stages,
+                target_macs=part, seed=args.seed, progress=stages, control=False,
             ).module  # fmt: skip
         finally:
             stages.close()
@@ -189,57 +192,98 @@ def timed(own: Task, modules: dict[str, nn.Module]) -> dict[tuple[str, str], flo
     return found
 
 
-def rows(own: Task, args: argparse.Namespace) -> list[str]:
+Made = dict[str, list[dict[str, Any]]]
+"""The figures of every tool, one for each seed."""
+
+
+def rows(name: str, args: argparse.Namespace) -> list[str]:
     """The table of one network, and what came of it."""
-    modules, figures = dict[str, nn.Module](), dict[str, dict[str, Any]]()
-    text = [f"{own.name}: {len(own.train[1])} pictures to tune with, {len(own.select[1])} to choose by, "
-            f"{len(own.test[1])} to test with; {args.epochs:g} epochs"]  # fmt: skip
+    runs = [_of_seed(args, seed) for seed in args.seeds]
+    tasks = [task(name, own) for own in runs]
+    modules: list[dict[str, nn.Module]] = [{} for _ in runs]
+    figures, text = Made(), list[str]()
 
-    def make(name: str, tool: Tool) -> None:
-        module, found = made(own, name, tool, args)
-        if module is None:
-            text.append(f"{name:34} failed: {found['failed']}")
-        else:
-            modules[name], figures[name] = module, found
+    def make(tool: str, cut: Callable[[int], Tool]) -> None:
+        """A tool on the networks of all seeds; one that fails on one of them is a row that says so."""
+        found = list[dict[str, Any]]()
+        for place, (own, asked) in enumerate(zip(tasks, runs, strict=True)):
+            module, figure = made(own, tool, cut(place), asked)
+            if module is None:
+                text.append(f"{tool:36} failed: {figure['failed']}")
+                return
+            modules[place][tool] = module
+            found.append(figure)
+        figures[tool] = found
 
-    for name, tool in ({"original": lambda own, args: own.module, "control": control} | PEERS).items():
-        make(name, tool)
-    peers = [name for name in figures if name in PEERS]
+    for tool, cut in ({"original": lambda own, args: own.module, "control": control} | PEERS).items():
+        make(tool, lambda place, cut=cut: cut)
+    peers = [tool for tool in figures if tool in PEERS]
     if not peers:
-        raise UsageError(f"{own.name}: Torch-Pruning made nothing; {text[-1]}")
-    whole = figures["original"]["macs"]
-    best = max(peers, key=lambda name: figures[name]["accuracy"])
-    part = figures[best]["macs"] / whole
-    make(MATCHED, by_dojang(part))
-    make(FURTHER, by_dojang(part / args.further))
-    times = timed(own, modules)
+        raise UsageError(f"{name}: Torch-Pruning made nothing; {text[-1]}")
+    whole = [one["macs"] for one in figures["original"]]
+    best = max(peers, key=lambda tool: mean(_all(figures, tool, "accuracy")))
+    parts = [one["macs"] / macs for one, macs in zip(figures[best], whole, strict=True)]
+    make(MATCHED, lambda place: by_dojang(parts[place]))
+    make(FURTHER, lambda place: by_dojang(parts[place] / args.further))
+    times = _mean_times([timed(own, done) for own, done in zip(tasks, modules, strict=True)], list(figures))
     runtimes = list(dict.fromkeys(runtime for _, runtime in times))
-    text.insert(1, f"{'tool':34}{'MACs (M)':>9}{'fewer':>7}{'test %':>8}{'to control':>16}{'job s':>8}"
-                   + "".join(f"{r + ' ms':>15}{'less':>7}" for r in runtimes))  # fmt: skip
-    each = {name: np.array(found["each"]) for name, found in figures.items()}
-    for name, found in figures.items():
-        row = f"{name:34}{found['macs'] / 1e6:>9.2f}{whole / found['macs']:>7.2f}{100 * found['accuracy']:>8.2f}"
-        row += f"{_apart(each[name], each['control']):>16}{found['seconds']:>8.0f}"
+    first = tasks[0]
+    head = [
+        f"{name}: {len(first.train[1])} pictures to tune with, {len(first.select[1])} to choose by, "
+        f"{len(first.test[1])} to test with; {args.epochs:g} epochs; means of seeds {' '.join(map(str, args.seeds))}",
+        f"{'tool':36}{'MACs (M)':>9}{'fewer':>7}{'test %':>8}{'to control':>16}{'job s':>8}"
+        + "".join(f"{r + ' ms':>15}{'less':>7}" for r in runtimes),
+    ]
+    for tool in figures:
+        line = (f"{tool:36}{mean(_all(figures, tool, 'macs')) / 1e6:9.2f}{_fewer(figures, tool, 'original'):7.2f}"
+                f"{100 * mean(_all(figures, tool, 'accuracy')):8.2f}"
+                f"{_apart(figures, tool, 'control'):>16}{mean(_all(figures, tool, 'seconds')):8.1f}")  # fmt: skip
         for runtime in runtimes:
-            now = times[name, runtime]
-            row += f"{now:>15.3f}{times['original', runtime] / now:>6.2f}x"
-        text.append(row)
-    for name in (MATCHED, FURTHER):
-        faster = ", ".join(f"{times[best, r] / times[name, r]:.2f} on {r}" for r in runtimes)
+            spent = times[tool, runtime]
+            line += f"{spent:15.3f}{times['original', runtime] / spent:6.2f}x"
+        text.append(line)
+    for tool in (MATCHED, FURTHER):
+        faster = ", ".join(f"{times[best, r] / times[tool, r]:.2f} on {r}" for r in runtimes)
+        job = mean(_all(figures, tool, "seconds"))
         text.append(
-            f"{name} against {best}, the best of {len(peers)} on the test part: "
-            f"{_apart(each[name], each[best])} points, "
-            f"{figures[best]['macs'] / figures[name]['macs']:.2f} times fewer MACs, times less time: {faster}; job "
-            f"{figures[name]['seconds'] / figures[best]['seconds']:.1f} times its, "
-            f"{figures[name]['seconds'] / sum(figures[peer]['seconds'] for peer in peers):.1f} times that of all"
+            f"{tool} against {best}, the best of {len(peers)} on the test parts: "
+            f"{_apart(figures, tool, best)} points, {_fewer(figures, tool, best):.2f} times fewer MACs, "
+            f"times less time: {faster}; job {job / mean(_all(figures, best, 'seconds')):.1f} times its, "
+            f"{job / sum(mean(_all(figures, peer, 'seconds')) for peer in peers):.1f} times that of all"
         )
-    return text
+    return [*head, *text]
 
 
-def _apart(one: np.ndarray, other: np.ndarray) -> str:
-    """By how many points one is better than the other, with the standard error of the paired difference."""
-    apart = one - other
-    return f"{100 * apart.mean():+.2f} ± {100 * float(apart.std()) / sqrt(len(apart)):.2f}"
+def _of_seed(args: argparse.Namespace, seed: int) -> argparse.Namespace:
+    """The settings for one seed, with a folder of its own."""
+    own = argparse.Namespace(**{**vars(args), "seed": seed, "out": args.out / f"seed{seed}"})
+    own.out.mkdir(parents=True, exist_ok=True)
+    return own
+
+
+def _all(figures: Made, tool: str, key: str) -> list[float]:
+    """One figure of a tool, of every seed."""
+    return [float(one[key]) for one in figures[tool]]
+
+
+def _fewer(figures: Made, tool: str, than: str) -> float:
+    """How many times fewer multiplications a tool leaves than another, the mean over seeds."""
+    return mean(b / a for a, b in zip(_all(figures, tool, "macs"), _all(figures, than, "macs"), strict=True))
+
+
+def _mean_times(found: Sequence[dict[tuple[str, str], float]], tools: Sequence[str]) -> dict[tuple[str, str], float]:
+    """The mean over seeds of the times of each tool that made a network of every one."""
+    return {key: mean(one[key] for one in found) for key in found[0] if key[0] in tools}
+
+
+def _apart(figures: Made, tool: str, than: str) -> str:
+    """By how many points a tool is better than another in the mean over seeds, with the standard error of that: of the
+    paired differences of one seed over the samples, of several over the seeds, which has tuning's own chance in it.
+    """
+    each = [np.array(a["each"]) - np.array(b["each"]) for a, b in zip(figures[tool], figures[than], strict=True)]
+    values = each[0] if len(each) == 1 else np.array([float(one.mean()) for one in each])
+    error = float(values.std(ddof=1)) / sqrt(len(values))
+    return f"{100 * float(values.mean()):+.2f} ± {100 * error:.2f}"
 
 
 def main() -> None:
@@ -255,19 +299,19 @@ def main() -> None:
     parser.add_argument("--first-epochs", type=float, default=30)
     parser.add_argument("--train-samples", type=int, default=2500)
     parser.add_argument("--test-samples", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("out/slim-peers"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     text = [
         head(*MEASURES, threads=Machine.host().cores, extra=("torch-pruning",)).rstrip(),
-        "# to control: accuracy less that of the original tuned alike, standard error that of the paired difference",
+        "# to control: accuracy less that of the original tuned alike; standard error over the seeds",
         "# job: processor seconds, PyTorch on one thread. Times: medians of one picture, all networks in turns",
         "",
     ]
     for name in args.networks:
-        found = rows(task(name, args), args)
+        found = rows(name, args)
         print("\n".join(found), flush=True)
         text += [*found, ""]
         (args.out / "summary.txt").write_text("\n".join(text), encoding="utf-8")

@@ -140,6 +140,18 @@ def shuffle() -> Graph:
     )  # fmt: skip
 
 
+def group_normed() -> Graph:
+    """Group norms of several group sizes, one of which normalises a sum, one without weights."""
+    return net(
+        conv("a", "x", 12), N("ga", "groupnorm", "a", groups=6), N("r", "relu", "ga"), conv("b", "r", 12),
+        N("gb", "groupnorm", "b", groups=4), N("s", "add", "r", "gb"),
+        N("gs", "groupnorm", "s", groups=3, affine=False), N("rs", "relu", "gs"), conv("c", "rs", 8),
+        N("gc", "groupnorm", "c", groups=4), N("rc", "relu", "gc"), conv("d", "rc", 6),
+        N("gd", "groupnorm", "d", groups=1), N("rd", "relu", "gd"), conv("e", "rd", 6), N("re", "relu", "e"),
+        conv("y", "re", 3, 1),
+    )  # fmt: skip
+
+
 def constants() -> Graph:
     """A trained scale per channel, a scalar, and a normalisation over channels that nothing may cross."""
     return net(
@@ -171,7 +183,7 @@ def choosing() -> Graph:
 STRUCTURES: dict[str, Callable[[], Graph]] = {
     f.__name__: f
     for f in (plain, residual_option_a, cat_twice, sliced, mobile, grouped, squeeze_excite, shared, many_ends, decoder,
-              shuffle, constants, choosing)
+              shuffle, constants, choosing, group_normed)
 }  # fmt: skip
 
 

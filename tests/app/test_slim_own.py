@@ -132,6 +132,67 @@ def test_a_cut_is_judged_against_the_control(trained: tuple[Net, Tensor, Tensor]
     assert abs(done.result.control["lost"]) <= 0.3
 
 
+@pytest.mark.parametrize("parts", [False, True])
+def test_without_a_control_only_candidates_are_tuned(trained: tuple[Net, Tensor, Tensor], parts: bool) -> None:
+    module, x, y = trained
+    held, widths = pictures(200, 7), list[int]()
+
+    def whole(net: nn.Module, share: float = 1.0) -> None:
+        widths.append(sum(layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d)))
+        train(net, x, y, max(1, round(10 * share)), 0.01)
+
+    done = slim(
+        module, x, tune=whole if parts else lambda net: whole(net), evaluate=lambda net: right(net, *held),
+        target_macs=0.5, control=False,
+    )  # fmt: skip
+    assert max(widths) < 72, "the original was tuned"
+    assert done.after.macs <= 0.5 * done.before.macs
+    assert done.after.accuracy == pytest.approx(right(done.module, *held).mean().item(), abs=1e-6)
+    assert done.result.control is None
+    assert any("no control was tuned" in note for note in done.notes)
+    assert "Control:" not in str(done)
+    assert all(one["lost"] is None for one in done.result.candidates)
+    for more in ({"max_drop": 1, "target_macs": 0.5}, {}):
+        with pytest.raises(UsageError, match="control=False needs a target, no max_drop"):
+            slim(module, x, tune=whole, evaluate=lambda net: right(net, *held), control=False, **more)
+    with pytest.raises(UsageError, match=r"dojang's own loop always tunes the control"):
+        slim(module, (x, y), target_macs=0.5, control=False)
+
+
+class GroupNormed(nn.Module):
+    """Group norms with and without weights, and one over all channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 24, 3, padding=1), nn.GroupNorm(6, 24)
+        self.inner, self.bare = nn.Conv2d(24, 24, 3, padding=1), nn.GroupNorm(8, 24, affine=False)
+        self.last, self.all = nn.Conv2d(24, 16, 3, padding=1), nn.GroupNorm(1, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu()
+        x = x + self.bare(self.inner(x))
+        return self.head(self.all(self.last(x.relu())).relu().mean((2, 3)))
+
+
+def test_group_norms_lose_whole_groups(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = GroupNormed().eval(), torch.randn(40, 3, 12, 12)
+    done = slim(module, x, target_macs=0.6)
+    own = done.module
+    assert type(own) is GroupNormed
+    assert done.after.macs <= 0.6 * done.before.macs
+    assert own.first.out_channels == own.norm.num_channels == own.bare.num_channels < 24
+    assert own.norm.num_channels / own.norm.num_groups == 4
+    assert own.bare.num_channels / own.bare.num_groups == 3
+    assert own.all.num_channels == 16
+    assert any("normalises over all channels" in one.reason for one in done.result.refused)
+    done.save(tmp_path / "slim.pt")
+    again = load_slim(tmp_path / "slim.pt", GroupNormed())
+    torch.testing.assert_close(again(x), own(x))
+    assert (again.bare.num_groups, again.norm.num_groups) == (own.bare.num_groups, own.norm.num_groups)
+
+
 def test_cutting_nothing_passes() -> None:
     from dojang.app.own_loop import Score, loss
 
@@ -504,6 +565,36 @@ def test_bad_loops_and_measures_are_refused_in_one_line(
 def test_bad_samples_are_refused(samples: Any, said: str, kind: type[DojangError]) -> None:
     with pytest.raises(kind, match=said):
         slim(Net().eval(), samples, target_macs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"tune": 3}, "tune is int, and has to be a function of a module: tune=lambda module: ..."),
+        ({"evaluate": 0.85}, "evaluate is float, and has to be a function of a module"),
+        ({"target_macs": "0.5"}, "target-macs '0.5' is no number"),
+        ({"runtime": "tensorrt"}, "runtime 'tensorrt' is not known; use dojang"),
+        ({"batch_size": 0}, "batch size 0 must be at least 1"),
+        ({"seed": -1}, "seed -1 is no whole number from 0"),
+        ({"keep": "hed"}, "keep 'hed': no layer is called so"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_the_work(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        slim(Net(), torch.randn(32, 3, 12, 12), **{"target_macs": 0.5, **asked})
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_samples_say_their_size_to_a_diagnosis() -> None:
+    torch.manual_seed(0)
+    module, x = Net().eval(), torch.randn(20, 3, 12, 12)
+    with torch.no_grad():
+        module.body[0][1].weight[:3], module.body[0][1].bias[:3] = 0, -1
+    found = [package.diagnose(module, given) for given in (x, x.numpy(), (x, torch.arange(20) % 3))]
+    for one in found:
+        assert one.samples in (17, 20)  # with labels a part is held out
+        assert {finding.channels for finding in one.findings if finding.kind == "dead-proven"} == {(0, 1, 2)}
 
 
 def test_a_module_that_cannot_be_followed_is_refused_with_the_reason() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +69,26 @@ def test_all_together_on_planted_waste(name):
         new = done.graph if done else new
     assert relative_difference(graph, new, feed(graph, 3)) < 1e-11
     assert count(new).total.params < count(graph).total.params
+
+
+def test_groups_of_a_norm_that_are_all_dead_go_and_the_others_stay_as_they_are():
+    """Dead groups, half dead groups, and PyTorch's group norm as the oracle."""
+    graph = cast(weighted(net(conv("c", "x", 12), N("n", "groupnorm", "c", groups=4), N("r", "relu", "n"),
+                              conv("y", "r", 2, 1))), np.float64)  # fmt: skip
+    arrays = {name: np.array(value) for name, value in graph.weights.items()}
+    arrays["n.weight"][[3, 4, 5, 6]] = 0  # the whole of group 1, and one of three channels of group 2
+    arrays["n.bias"][[3, 4, 5, 6]] = 0, -0.5, -1, -0.25
+    arrays["y.weight"][:, 9:12] = 0  # nobody reads group 3
+    graph = graph.replace(weights=arrays)
+    done = BY_NAME["remove-dead-channels"].apply(Evidence(graph))
+    assert done is not None
+    assert (done.graph["c"].attrs["out"], done.graph["n"].attrs["groups"]) == (6, 2)
+    x = feed(graph, 2)
+    t = {name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()}
+    hidden = torch.conv2d(torch.from_numpy(x["x"]), t["c.weight"], t["c.bias"], padding=1)
+    hidden = torch.nn.functional.group_norm(hidden, 4, t["n.weight"], t["n.bias"]).relu()
+    wanted = torch.conv2d(hidden, t["y.weight"], t["y.bias"])
+    np.testing.assert_allclose(run_reference(done.graph, x).outputs[0], wanted.numpy(), rtol=1e-9, atol=1e-11)
 
 
 def test_without_waste_only_folding_and_identities_find_anything():

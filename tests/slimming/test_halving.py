@@ -58,6 +58,16 @@ def test_the_best_one_has_the_whole_tuning_and_the_others_a_reason():
             assert point.control == pytest.approx(point.share / (point.share + 0.05))
 
 
+def test_of_a_few_candidates_a_third_goes_on():
+    for number, going_on in ((6, 2), (4, 2), (2, 2)):
+        runners = field_of(number)
+        halved(runners, RUNGS, trainer())
+        assert sum(len(one.curve) > 1 for one in runners) == going_on
+        trainings, shares = cost(number, RUNGS)
+        assert sum(sum(one.schedule) for one in runners) + 1 == pytest.approx(shares)
+        assert sum(len(one.schedule) for one in runners) + len(RUNGS) == trainings
+
+
 def test_a_late_starter_is_not_dropped_for_equal_scores():
     """Of equal scores the faster one goes on."""
     runners = [Contender("slow", Runner(0.9), time=0.8), Contender("fast", Runner(0.9), time=0.5)]

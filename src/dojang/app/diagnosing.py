@@ -13,6 +13,7 @@ from dojang.app.checks import LookedAt, Watching
 from dojang.app.code_pictures import NormaliseBy, normalised_by, settled
 from dojang.app.feeding import fed
 from dojang.app.networks import InputSize, load, require_weights
+from dojang.app.own_files import in_numpy, sample_size
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.samples import asked_of, input_range, load_inputs
 from dojang.app.together import Alone, Together, by_main_process, together
@@ -99,6 +100,8 @@ def diagnose(
     mean, std = normalised_by(normalise, mean, std)
     told = progress or Silent()
     told.stage("reading network and data")
+    data = in_numpy(data)
+    input_size = sample_size(net, data, layout) if input_size is None else input_size
     graph = load(net, weights=weights, input_size=input_size, num_classes=num_classes)
     require_weights(graph, graph.name)
     found = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dojang.app.blocks import DroppableBlock, dropped, paths
+from dojang.app.blocks import DroppableBlock, dropped, followed, paths
 from dojang.app.progress import ProgressDisplay
 from dojang.app.shortening import (
     LARGE,
@@ -85,7 +85,7 @@ class Candidates:
             sets = [sets[round(i * (len(sets) - 1) / (BASES - 1))] for i in range(BASES)]
         every = some(now, WATCHED_MACS / 6, NORMED)
         whole = Norms(now, every) if sets else norms
-        return [(gone, whole.without_blocks(dropped(now, gone), every)) for gone in sets]
+        return [(gone, whole.without_blocks(followed(dropped(now, gone)), every)) for gone in sets]
 
 
 def answers_of(own: Own) -> list[np.ndarray]:

@@ -76,11 +76,21 @@ def _array_like(value: Any) -> bool:
     return isinstance(value, (np.ndarray, list)) or type(value).__module__.partition(".")[0] == "torch"
 
 
+def in_numpy(data: Any) -> Any:
+    """Tensors of PyTorch as arrays, also in a tuple; everything else as it is."""
+    if isinstance(data, tuple):
+        return tuple(in_numpy(part) for part in data)
+    return data.detach().cpu().numpy() if type(data).__module__ == "torch" and hasattr(data, "detach") else data
+
+
 def sample_size(net: Any, data: Any, layout: Any = None) -> tuple[int, ...] | None:
-    """The size of a sample of (x, y) where x holds real numbers as somebody's module takes them; None else."""
-    if not (is_module(net) or names_code(net)) or layout is not None or not isinstance(data, tuple) or len(data) != 2:
+    """The size of a sample of x or (x, y) where x holds real numbers as somebody's module takes them; None else."""
+    if not (is_module(net) or names_code(net)) or layout is not None:
         return None
-    x = np.asarray(data[0]) if isinstance(data[0], list) else data[0]
+    given = data[0] if isinstance(data, tuple) and len(data) == 2 else data
+    if not _array_like(given):
+        return None
+    x = np.asarray(given) if isinstance(given, list) else given
     shape = tuple(np.shape(x))
     return shape[1:] if "float" in str(getattr(x, "dtype", "")) and len(shape) > 1 else None
 

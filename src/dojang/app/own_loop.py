@@ -216,14 +216,14 @@ class OwnLoop:
             self._controls[schedule] = self.tuned(before, self.original, schedule[-1])
         return self._controls[schedule]
 
-    def ahead(self, schedule: Schedule, modules: Sequence[Any], share: float) -> None:
-        """Tunes modules for a share, and the original for the last share of `schedule`, side by side, for `tuned` and
-        `control` to find.
+    def ahead(self, schedule: Schedule, modules: Sequence[Any], share: float, control: bool = True) -> None:
+        """Tunes modules for a share, and with `control` the original for the last share of `schedule`, side by side,
+        for `tuned` and `control` to find.
         """
         if self.several is None or self.tune is None:
             return
         wanted = [*modules]
-        if self.evaluate and schedule not in self._controls and schedule[-1] == share:
+        if control and self.evaluate and schedule not in self._controls and schedule[-1] == share:
             wanted.insert(0, self.control(schedule[:-1]))
         what = self._named(share)
         keys = {self.key(what, module): module for module in wanted}

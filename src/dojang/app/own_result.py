@@ -38,7 +38,7 @@ def slimming_of(search: OwnSearch, started: float, notes: Sequence[str]) -> Slim
             f"the machine was busy: the middle half of the times spreads over {search.times.spread:.0%} of their "
             "median, so they say little; measure again with dojang bench"
         )
-    control = search.loop.score(search.loop.control(now.schedule)) if search.loop.evaluate is not None else None
+    control = search.control_score(now.schedule)
     figure = figures(own.graph, None if search.before is None else search.before.value, before_ms)
     after = figures(now.own.graph, None if now.score is None else now.score.value, after_ms)
     about: dict[str, Any] | None = None
@@ -46,6 +46,11 @@ def slimming_of(search: OwnSearch, started: float, notes: Sequence[str]) -> Slim
         lost, error = loss(control, now.score or control, search.loop.noise)
         about = {"accuracy": control.value, "tunings": len(now.schedule), "epochs": None, "lost": lost,
                  "standard_error": error}  # fmt: skip
+    if not search.asked.control and search.loop.evaluate is not None:
+        search.notes.append(
+            "no control was tuned (control=False): the difference to the original as it came is also what tuning alone "
+            "would change"
+        )
     if not search.edits:
         search.notes.append("nothing was cut; the network is as it was")
     if not own.runnable:

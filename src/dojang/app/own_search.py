@@ -26,7 +26,7 @@ from dojang.slimming.result import Edit, Refused
 STEP = 0.5
 """Part of the multiplications that one step leaves at least, before the network is tuned again."""
 
-FARTHEST = 0.3
+FARTHEST = 0.25
 """Part that one step towards a target leaves at least; a target farther away is shared out evenly over several."""
 
 LEAST_STEP = 0.94
@@ -58,6 +58,7 @@ class OwnRequest:
     batch_size: int = 1
     seed: int = 0
     minutes: float | None = None
+    control: bool = True
 
     @property
     def allowed(self) -> float | None:
@@ -139,13 +140,12 @@ class OwnSearch:
             self.notes.append("there was no time left for a last tuning")
             return
         schedule = (*now.schedule, share)
-        control = loop.score(loop.control(schedule))
+        control = self.control_score(schedule)
         self.told.stage("the last tuning of the result")
         module = loop.tuned(now.own.module, self.own.module, share)
         score = loop.score(module)
-        assert control is not None
         assert score is not None
-        lost = self.points(loss(control, score, loop.noise)[0])
+        lost = self.points(loss(control, score, loop.noise)[0]) if control is not None else 0.0
         if self.asked.allowed is not None and lost > self.asked.allowed + 1e-9:
             self.notes.append(f"the last tuning was not kept: {lost:.3g} {self.unit()} lost against the control")
             return
@@ -263,12 +263,13 @@ class OwnSearch:
             return found.value
 
         def control(schedule: Schedule) -> float | None:
-            return score(loop.control((*before, *schedule)))
+            found = self.control_score((*before, *schedule))
+            return None if found is None else found.value
 
         time_for = (lambda share: True) if budget is None else budget.time_for
 
         def ahead(modules: Sequence[Any], schedule: Schedule) -> None:
-            loop.ahead((*before, *schedule), modules, schedule[-1])
+            loop.ahead((*before, *schedule), modules, schedule[-1], self.asked.control)
 
         side_by_side = ahead if budget is None else None  # a budget asks what each tuning took
         trainer = Trainer(
@@ -284,20 +285,27 @@ class OwnSearch:
         if self.asked.target_time is None and self.asked.target_ms is None:
             return -runner.score, runner.time
         last = runner.curve[-1]
-        lost = max(0.0, (last.control or 0.0) - last.score)
-        size = 1.0 if self.fraction else max(abs(last.control or 0.0), LEAST_SIZE)
+        assert self.before is not None
+        beside = self.before.value if last.control is None else last.control
+        lost = max(0.0, beside - last.score)
+        size = 1.0 if self.fraction else max(abs(beside), LEAST_SIZE)
         slower = TOLD_APART * round(log(max(runner.time, 1e-12)) / TOLD_APART)
         return lost / size + TIME_WORTH * slower, -runner.score
 
+    def control_score(self, schedule: Schedule) -> Score | None:
+        """What the measure says of the original tuned by these trainings; None where no control was asked for."""
+        return self.loop.score(self.loop.control(schedule)) if self.asked.control else None
+
     def against_control(self, runner: Contender[Any]) -> tuple[Score | None, float | None, float | None]:
-        """(score, loss, its standard error) of a candidate against the original that was tuned alike."""
+        """(score, loss, its standard error) of a candidate against the original that was tuned alike, where there is
+        one.
+        """
         loop = self.loop
         if loop.evaluate is None or not runner.curve:
             return None, None, None
-        score, control = loop.score(runner.network), loop.score(loop.control((*self.now.schedule, *runner.schedule)))
+        score, control = loop.score(runner.network), self.control_score((*self.now.schedule, *runner.schedule))
         assert score is not None
-        assert control is not None
-        return (score, *loss(control, score, loop.noise))
+        return (score, None, None) if control is None else (score, *loss(control, score, loop.noise))
 
     def points(self, lost: float) -> float:
         """A loss in percentage points where the measure lies in 0 … 1, else in its own unit."""

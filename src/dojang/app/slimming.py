@@ -26,7 +26,7 @@ from dojang.app.own_files import is_feed as _is_feed
 from dojang.app.own_search import OwnRequest
 from dojang.app.progress import ProgressDisplay, Silent
 from dojang.app.record import record
-from dojang.app.runtimes import has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
+from dojang.app.runtimes import RUNTIMES, has_onnxruntime, measurer, onnx_runner, predictor, version_of, whole_vectors
 from dojang.app.samples import asked_of, load_inputs, load_samples
 from dojang.app.together import Lead, Together, take_part, together
 from dojang.app.training import Precision
@@ -166,6 +166,7 @@ def slim(
     minutes: float | None = None,
     bits: int | None = None,
     tuning: bool = True,
+    control: bool = True,
 ) -> Slimming:
     """A cheaper network that answers the same (`lossless`), or loses at most `max_drop` percentage points.
 
@@ -206,7 +207,8 @@ def slim(
     cut by what moves the outputs least. What a cut loses is the difference to the control, the original tuned as often.
     Without both, and with samples that have no labels, the network is cut once to the target, repaired by least
     squares, and its batch norms are measured anew. `keep`: layers left alone, as patterns ("detect.*"). A target alone
-    sets no limit to the loss; with `max_drop` the search keeps within it.
+    sets no limit to the loss; with `max_drop` the search keeps within it. `control=False`: with a target and without
+    `max_drop` the control is not tuned, which saves a whole tuning of the original; the loss is then not known.
 
     `normalise`: how pictures are normalised for PyTorch code, which does not say it: "none" (0 … 1), "imagenet", "half"
     ((x − 0.5) / 0.5), "data" (mean and deviation of the train part); or `mean` and `std`. `select`: data that choices
@@ -227,6 +229,8 @@ def slim(
     started = time.monotonic()
     told = progress or Silent()
     mean, std = normalised_by(normalise, mean, std)
+    keep = (keep,) if isinstance(keep, str) else keep
+    check_asked(tune, evaluate, runtime, batch_size, seed)
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"minutes {minutes} must be a number above 0")
     target = not (target_macs is None and target_time is None and target_ms is None)
@@ -235,9 +239,11 @@ def slim(
     lossless = lossless or not tuning  # exact cuts alone, before the bits
     if not lossless and (by_hand or _is_feed(net, data, target)):
         request = OwnRequest(
-            max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed, minutes
+            max_drop, target_macs, target_time, target_ms, tuple(keep), runtime, batch_size, seed, minutes, control
         )
         check_request(1.0 if max_drop is None else max_drop, target_macs, target_time, target_ms)
+        if not control and request.allowed is not None:
+            raise UsageError("what is lost is measured against the control; control=False needs a target, no max_drop")
         given = None if tune or evaluate else labelled(net, data)
         if given is None:
             where = Where(weights, input_size, num_classes, val_data)
@@ -246,11 +252,13 @@ def slim(
         data, values = given, "as-is"
         input_size = given[0].shape[1:] if input_size is None else input_size
         mean, std = (0.0, 1.0) if mean is None and std is None else (mean, std)
+    if not control and not lossless:
+        raise UsageError("control=False works with tune and evaluate; dojang's own loop always tunes the control")
     if keep:
         raise UsageError("keep works with tune, evaluate or samples without labels; here every layer may be cut")
     max_drop = 1.0 if max_drop is None else max_drop
-    if batch_size < 1 or epochs < 1:
-        raise UsageError(f"batch size {batch_size} and epochs {epochs} must be at least 1")
+    if epochs < 1:
+        raise UsageError(f"epochs {epochs} must be at least 1")
     if final_epochs < 0:
         raise UsageError(f"final epochs {final_epochs} must be 0 (none) or more")
     check_request(max_drop, target_macs, target_time, target_ms)
@@ -261,9 +269,9 @@ def slim(
 
         require_precision(precision, choose_device(device))
     input_size = sample_size(net, data, layout) if input_size is None else input_size
-    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     if data is None and not lossless:
         raise UsageError("slimming with loss needs samples and labels to choose by; give --data, or --lossless")
+    graph = require_weights(load(net, weights=weights, input_size=input_size, num_classes=num_classes), net).alone()
     means = asked_of(graph, task, values, layout, mean, std)
     read = (load_inputs if lossless else load_samples)(data, graph, val_data, means)
     means = settled(net, graph, read, means, normalise, lossless)
@@ -319,6 +327,21 @@ def slim(
         found_out(graph, choice, asked, processes)
         done = take_part(processes, training(choice, replace(options, lead=None)))
     return in_torch(done, net, graph)
+
+
+def check_asked(tune: Any, evaluate: Any, runtime: str, batch_size: int, seed: int) -> None:
+    """Raises `UsageError`, before any work, for what is no function, no runtime or no number of samples."""
+    for name, function in (("tune", tune), ("evaluate", evaluate)):
+        if function is not None and not callable(function):
+            raise UsageError(
+                f"{name} is {type(function).__name__}, and has to be a function of a module: {name}=lambda module: ..."
+            )
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime {runtime!r} is not known; use {', '.join(RUNTIMES)}")
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size} must be at least 1")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"seed {seed} is no whole number from 0 to below 2^63")
 
 
 def owned(net: Any, graph: Graph) -> Owned | None:

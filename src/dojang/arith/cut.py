@@ -105,7 +105,7 @@ def _groups_left(tied: ChannelMap, node: Node, gone: frozenset[int]) -> int:
     if groups == 1:
         return 1
     outs = tied.tracks[node.name]
-    assert outs is not None  # the outputs of convolutions are always followed
+    assert outs is not None  # what these give is always followed where channels go
     return sum(any(c not in gone for c in group) for group in split(outs.classes, groups))
 
 
@@ -176,6 +176,7 @@ ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
     {
         "conv": _conv,
         "conv_transpose": _conv,
+        "groupnorm": lambda c: c.node.with_attrs(groups=_groups_left(c.tied, c.node, c.gone)),
         "dense": lambda c: c.node.with_attrs(out=len(c.places)),
         "prelu": _prelu,
         "constant": _constant,
@@ -188,7 +189,7 @@ ATTRIBUTES: Table[Callable[[_Cut], Node]] = Table(
     {op: "it has no attributes" for op, rule in OPS.items() if not rule.attrs}
     | because(
         "its channels are never removed",
-        "input unknown deform_conv dynamic_conv matmul einsum groupnorm layernorm lrn softmax log_softmax recurrent",
+        "input unknown deform_conv dynamic_conv matmul einsum layernorm lrn softmax log_softmax recurrent",
     )
     | because(
         "none of its attributes counts channels",

@@ -14,7 +14,7 @@ from dojang.arith.table import Table, because
 
 Labels = tuple[int, ...]
 
-MIXES = {"groupnorm": "normalises over groups of channels", "lrn": "normalises over neighbouring channels"}
+MIXES = {"groupnorm": "normalises over all channels", "lrn": "normalises over neighbouring channels"}
 """Why an operator with the rule "mix" freezes its channels, if not because it "normalises over channels"."""
 
 
@@ -116,6 +116,8 @@ class ChannelTracer:
             case "spatial":
                 return self.spatial(node, tracks[0])
             case "mix":
+                if node.op == "groupnorm" and self.group_norm(node, tracks[0]):
+                    return tracks[0]
                 self.opaque(node, tracks, MIXES.get(node.op, "normalises over channels"))
                 return tracks[0]  # the channels keep their axis, and all of them stay
             case "join":
@@ -154,6 +156,19 @@ class ChannelTracer:
                 for out in own:
                     self.tie(label, out)
         return Track(1, outs)
+
+    def group_norm(self, node: Node, track: Track | None) -> bool:
+        """Ties the channels of each group, and says whether there are several: whole groups go, so that mean and
+        variance of the others stay as they are. With one channel less in every group they would change even if that
+        channel were zero.
+        """
+        groups = node.attrs["groups"]
+        if groups == 1 or track is None or track.axis != 1:
+            return False
+        for group in split(track.classes, groups):
+            for label in group[1:]:
+                self.tie(group[0], label)
+        return True
 
     def spatial(self, node: Node, track: Track | None) -> Track | None:
         """Channel by channel where channels lie on axis 1."""
@@ -382,13 +397,14 @@ ARRAYS: Table[Callable[[Node, Track | None, Track | None], Axes]] = Table(
         "dense": _dense_axes,
         "batchnorm": _norm_axes,
         "instancenorm": _norm_axes,
+        "groupnorm": _norm_axes,
         "prelu": _slope_axes,
         "constant": _value_axes,
     },
     {op: "it has no arrays" for op, rule in OPS.items() if not rule.params}
     | because(
         "the channels that it reads and makes are never removed",
-        "deform_conv dynamic_conv groupnorm layernorm recurrent",
+        "deform_conv dynamic_conv layernorm recurrent",
     ),
 )
 """Which channels the elements of a layer's arrays belong to."""

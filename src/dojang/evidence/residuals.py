@@ -8,6 +8,7 @@ G = λI + X_K X_Kᵀ (r, r), by the identity of Woodbury.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, final
 
 import numpy as np
@@ -33,17 +34,47 @@ class Residuals(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Gone:
+    """The channels L that went, in their `order`, and a root R of (P_LL)⁻¹ = RᵀR.
+
+    It grows with every step, where to invert P_LL anew would cost as much as all steps together, each time.
+    """
+
+    order: Array
+    root: Array
+
+    def and_also(self, whole: Array, more: Array) -> _Gone:
+        """With more channels gone."""
+        before = len(self.order)
+        across = whole[np.ix_(more, self.order)].astype(np.float64) @ self.root.T
+        here = whole[np.ix_(more, more)].astype(np.float64)
+        rest = here - across @ across.T
+        values, vectors = np.linalg.eigh((rest + rest.T) / 2)
+        # a P that was rounded to float32 may have lost what is positive of its least directions
+        values = np.maximum(values, np.finfo(whole.dtype).eps * np.trace(here) / len(more))
+        corner = (vectors / np.sqrt(values)).T
+        root = np.zeros((before + len(more),) * 2)
+        root[:before, :before] = self.root
+        root[before:, :before] = -corner @ across @ self.root
+        root[before:, before:] = corner
+        return _Gone(np.concatenate([self.order, more]), root)
+
+
 @final
 class DenseResiduals:
     """By the inverse P of the covariance: of a channel that stays 1/P_ii is left, of channels L that go
     diag((P_LL)⁻¹), P being that of all channels.
     """
 
-    def __init__(self, whole: Array, kept: Array | None = None, now: Array | None = None) -> None:
-        """`whole` is P of all channels, `now` that of the channels at `kept`."""
+    def __init__(
+        self, whole: Array, kept: Array | None = None, now: Array | None = None, gone: _Gone | None = None
+    ) -> None:
+        """`whole` is P of all channels, `now` that of the channels at `kept`; the others are `gone`."""
         self.whole = whole
         self.kept = np.arange(len(whole)) if kept is None else kept
         self.now = whole if now is None else now
+        self.gone = _Gone(np.zeros(0, int), np.zeros((0, 0))) if gone is None else gone
 
     @classmethod
     def of(cls, covariance: Array) -> DenseResiduals:
@@ -68,11 +99,13 @@ class DenseResiduals:
         stay = ~fresh
         across = self.now[np.ix_(stay, fresh)]
         rest = self.now[np.ix_(stay, stay)] - across @ np.linalg.solve(self.now[np.ix_(fresh, fresh)], across.T)
-        return DenseResiduals(self.whole, self.kept[stay], rest)
+        return DenseResiduals(self.whole, self.kept[stay], rest, self.gone.and_also(self.whole, self.kept[fresh]))
 
     def lost(self, places: Sequence[int]) -> Array:
         """See `Residuals`; `places` are all channels that are gone."""
-        return np.diag(np.linalg.inv(self.whole[np.ix_(places, places)]))
+        found = np.full(len(self.whole), np.nan)
+        found[self.gone.order] = np.square(self.gone.root).sum(axis=0)
+        return found[list(places)]
 
 
 @final

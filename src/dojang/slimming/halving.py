@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Generic, TypeVar
 
 from dojang.base.errors import CheckFailed, DataError
@@ -24,10 +25,20 @@ Schedule = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Rung:
-    """All that are left are tuned until `share` of one whole tuning; the `keep` best go on."""
+    """All that are left are tuned until `share` of one whole tuning; the `keep` best go on, of a few a third.
+
+    >>> [Rung(1 / 16, 4).going_on(number) for number in (12, 6, 4, 2, 1)]
+    [4, 2, 2, 2, 1]
+    """
 
     share: float
     keep: int
+
+    def going_on(self, number: int) -> int:
+        """How many of so many candidates go on. Of a few more than a third would take longer than what it tells is
+        worth; two at least, as one rung's order is not sure.
+        """
+        return min(number, self.keep, max(2, ceil(number / 3)))
 
 
 RUNGS = (Rung(1 / 16, 4), Rung(1 / 4, 1), Rung(1.0, 1))
@@ -130,8 +141,9 @@ def halved(contenders: Sequence[Contender[Network]], rungs: Sequence[Rung], by: 
         if not rung.share:
             # scores before tuning do not hold a branch against channels
             judged = by_turns(judged, lambda one: one.structure)
-        alive, done = judged[: rung.keep], max(done, rung.share)
-        for one in judged[rung.keep :]:
+        going_on = rung.going_on(len(judged))
+        alive, done = judged[:going_on], max(done, rung.share)
+        for one in judged[going_on:]:
             what = f"after {_share(rung.share)}" if rung.share else "before tuning"
             one.reason = f"{what} it scores {one.score:.4g}, and {_beside(alive[0], one)}"
         if not alive:
@@ -186,5 +198,5 @@ def cost(number: int, rungs: Sequence[Rung]) -> tuple[int, float]:
         if part > 0:
             trainings += number + 1
             shares += (number + 1) * part
-        number, done = min(number, rung.keep), max(done, rung.share)
+        number, done = rung.going_on(number), max(done, rung.share)
     return trainings, shares

@@ -7,6 +7,7 @@ leaves of channel i the variance ((C⁻¹)_LL)⁻¹_ii: the Schur complement of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -43,6 +44,10 @@ WHOLE_UNITS = 4
 
 LEAST_LEFT = 1 / 8
 """Part of the channels that stays of every set, at least: below that, first-order costs say nothing."""
+
+SURE = 0.005
+"""`Widths` may be wrong by this part of the multiplications where layers are grouped, or attention multiplies maps:
+what it says to be nearer to the target than that is counted."""
 
 FLOOR = 1e-7
 """Costs are not told apart below this part of the outputs' spread."""
@@ -210,8 +215,9 @@ class Widths:
     def __init__(self, graph: Graph, tied: ChannelMap) -> None:
         """Nothing is gone."""
         self.gone: set[int] = set()
-        self.parts: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
-        self.by_class: dict[int, list[int]] = {}
+        self.parts: list[tuple[int, int, int]] = []
+        self.left: list[tuple[int, int]] = []
+        self.by_class: dict[int, dict[int, tuple[int, int]]] = {}
         costs = {layer.name: layer.cost.macs for layer in count(graph).layers}
         for node in graph.nodes:
             macs, track = costs.get(node.name, 0), tied.tracks[node.name]
@@ -219,9 +225,11 @@ class Widths:
                 continue
             mixes = reads_channels(graph, tied, node) and not _passes_on(graph, node)
             source = tied.tracks[node.inputs[0]] if mixes else None
-            self.parts.append((macs, track.classes, source.classes if source is not None else ()))
-            for label in {*track.classes, *(source.classes if source is not None else ())}:
-                self.by_class.setdefault(label, []).append(len(self.parts) - 1)
+            outs, ins = Counter(track.classes), Counter(source.classes if source is not None else ())
+            for label in outs | ins:
+                self.by_class.setdefault(label, {})[len(self.parts)] = outs[label], ins[label]
+            self.left.append((outs.total(), ins.total()))
+            self.parts.append((macs, outs.total(), ins.total()))
         self.now = [float(macs) for macs, *_ in self.parts]
         self.fixed = count(graph).total.macs - sum(macs for macs, *_ in self.parts)
 
@@ -232,21 +240,38 @@ class Widths:
 
     def without(self, more: Sequence[int]) -> dict[int, float]:
         """The multiplications of each part that changes where these classes go as well."""
-        gone = self.gone.union(more)
-        touched = {part for label in more for part in self.by_class.get(label, ())}
-        return {part: self._left(part, gone) for part in touched}
+        return {part: self._macs(part, *left) for part, left in self._less(more).items()}
 
     def remove(self, more: Sequence[int]) -> None:
         """These classes go."""
-        changed = self.without(more)
+        for part, left in self._less(more).items():
+            self.left[part], self.now[part] = left, self._macs(part, *left)
         self.gone.update(more)
-        for part, left in changed.items():
-            self.now[part] = left
 
-    def _left(self, part: int, gone: set[int]) -> float:
-        macs, outs, ins = self.parts[part]
-        left = sum(c not in gone for c in outs) / len(outs)
-        return macs * left * (sum(c not in gone for c in ins) / len(ins) if ins else 1.0)
+    def back(self, some: Sequence[int]) -> float:
+        """How many multiplications more there would be with these classes that are gone."""
+        return sum(self._macs(part, *left) - self.now[part] for part, left in self._less(some, -1).items())
+
+    def give_back(self, some: Sequence[int]) -> None:
+        """These classes, which are gone, are there again."""
+        for part, left in self._less(some, -1).items():
+            self.left[part], self.now[part] = left, self._macs(part, *left)
+        self.gone.difference_update(some)
+
+    def _less(self, more: Sequence[int], sign: int = 1) -> dict[int, tuple[int, int]]:
+        """The outputs and inputs that are left of each part that changes where these classes go as well, or come back
+        (`sign` -1).
+        """
+        found: dict[int, tuple[int, int]] = {}
+        for label in set(more) - self.gone if sign > 0 else self.gone.intersection(more):
+            for part, (outs, ins) in self.by_class.get(label, {}).items():
+                was = found.get(part) or self.left[part]
+                found[part] = was[0] - sign * outs, was[1] - sign * ins
+        return found
+
+    def _macs(self, part: int, outs: int, ins: int) -> float:
+        macs, every_out, every_in = self.parts[part]
+        return macs * (outs / every_out) * (ins / every_in if every_in else 1.0)
 
 
 def along(
@@ -260,9 +285,9 @@ def along(
     def gain(b: int) -> tuple[float, int]:
         own, at = offered[b], level[b]
         best = (0.0, 0)
-        before, cost = own.gone[at - 1] if at else (), own.cost[at - 1] if at else 0.0
+        before, cost = set(own.gone[at - 1] if at else ()), own.cost[at - 1] if at else 0.0
         for n in range(at, min(at + 3, len(own.gone))):
-            more = [c for c in own.gone[n] if c not in set(before)]
+            more = [c for c in own.gone[n] if c not in before]
             saved = sum(widths.now[p] - left for p, left in widths.without(more).items())
             price = (n + 1) / len(own.gone) if ranking == "layers" else max(own.cost[n] - cost, 0.0) + FLOOR
             rank = 1 / price if ranking == "layers" and saved > 0 else saved / price
@@ -304,25 +329,37 @@ def to_macs(
     """
     if count(graph).total.macs <= macs:
         return ()
-    bare, level = graph.replace(weights={}), [0] * len(offered)
+    bare, level, exact = graph.replace(weights={}), [0] * len(offered), 0
 
-    def fits(some: Sequence[int]) -> bool:
-        return count(cut(bare, tied.fit(_gone(offered, some)), tied)).total.macs <= macs
+    def counted(some: Sequence[int]) -> int:
+        return count(cut(bare, tied.fit(_gone(offered, some)), tied)).total.macs
 
     for left, now in along(graph, tied, offered, ranking):
         level = now
-        if left <= macs * 1.02 and fits(level):
+        if left <= macs * 1.02 and (exact := counted(level)) <= macs:
             break
     else:
         return tied.fit(_gone(offered, level))
+    room, widths = macs - exact, Widths(graph, tied)
+    widths.remove(_gone(offered, level))
 
     def last_cost(b: int) -> float:
         own, at = offered[b].cost, level[b]
         return own[at - 1] - (own[at - 2] if at > 1 else 0.0) if at else 0.0
 
+    def step_back(b: int) -> list[int]:
+        own, at = offered[b].gone, level[b]
+        stay_away = set(own[at - 2]) if at > 1 else set[int]()
+        return [c for c in own[at - 1] if c not in stay_away]
+
     for b in sorted(range(len(offered)), key=last_cost, reverse=True):
-        while last_cost(b) > 0 and fits(back := [at - (place == b) for place, at in enumerate(level)]):
-            level = back
+        while last_cost(b) > 0 and widths.back(step_back(b)) <= room + SURE * macs:
+            back = [at - (place == b) for place, at in enumerate(level)]
+            left = counted(back)
+            if left > macs:
+                break
+            widths.give_back(step_back(b))
+            level, room = back, macs - left
     return tied.fit(_gone(offered, level))
 
 

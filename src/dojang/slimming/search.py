@@ -178,6 +178,10 @@ def check_request(
     max_drop: float, target_macs: float | None, target_time: float | None, target_ms: float | None
 ) -> None:
     """Raises `UsageError` for a drop or a target that makes no sense; for callers who ask before the work begins."""
+    asked = {"max-drop": max_drop, "target-macs": target_macs, "target-time": target_time, "target-ms": target_ms}
+    for name, value in asked.items():
+        if value is not None and not isinstance(value, (int, float, np.integer, np.floating)):
+            raise UsageError(f"{name} {value!r} is no number")
     if not max_drop >= 0:
         raise UsageError(f"max-drop {max_drop} must be at least 0 percentage points")
     for name, value in (("target-macs", target_macs), ("target-time", target_time)):

@@ -19,6 +19,9 @@ DISTURBED = 1.1
 SECOND_LOOKS = 5
 """How often, at most: on a busy machine calm rounds come late, on a machine with an uneven clock never."""
 
+LOOKED_SECONDS = 10.0
+"""Seconds of timing after which no more rounds are taken again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Saving:
@@ -100,7 +103,8 @@ def interleave(
     Within a round each runs as often as the quickest needs to fill `LEAST_ROUND_MS`, and the least disturbed of its
     runs counts; the number is the same for all, so that none gets more chances than another. Rounds in which something
     else had the processor (`DISTURBED`) are taken again, those of all networks in turning order, so that a busy machine
-    does not decide: what is compared is the time that each takes when it is let alone.
+    does not decide: what is compared is the time that each takes when it is let alone. Of slow networks fewer are taken
+    again (`LOOKED_SECONDS`).
     """
     quickest = float("inf")
     for run in runs:
@@ -119,6 +123,7 @@ def interleave(
             least = min(least, clock() - start)
         return least * 1e3
 
+    began = clock()
     times: list[list[float]] = [[] for _ in runs]
     for turn in range(rounds):
         for place in range(len(runs)):
@@ -134,6 +139,6 @@ def interleave(
         ]
         for i, turn in again:
             times[i][turn] = min(times[i][turn], burst(runs[i]))
-        if not again:
+        if not again or clock() - began > LOOKED_SECONDS:
             break
     return times

@@ -196,6 +196,10 @@ def resize(layer: Any, groups: int | None = None) -> None:
     elif isinstance(layer, Batchnorm | nn.modules.instancenorm._InstanceNorm):  # pyright: ignore[reportPrivateUsage]
         arrays = [a for a in (layer.running_mean, layer.weight) if a is not None]
         layer.num_features = len(arrays[0]) if arrays else layer.num_features
+    elif isinstance(layer, nn.GroupNorm):
+        each = layer.num_channels // layer.num_groups  # groups go whole, so their size stays
+        layer.num_groups = len(layer.weight) // each if layer.affine else groups or layer.num_groups
+        layer.num_channels = each * layer.num_groups
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = layer.weight.numel()
 

@@ -24,11 +24,12 @@ FORMAT = "dojang.slim-state/1"
 def save_slim(module: nn.Module, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Writes the state dict of a module, whole or not at all. `torch.load` reads it as any other.
 
-    Its metadata say how many groups convolutions have, which layers became `nn.Identity`, and `about`.
+    Its metadata say how many groups convolutions and group norms have, which layers became `nn.Identity`, and `about`.
     """
     inner = unwrapped(module)
     state = inner.state_dict()
     groups = {p: m.groups for p, m in inner.named_modules() if isinstance(m, nn.modules.conv._ConvNd) and m.groups > 1}
+    groups |= {p: m.num_groups for p, m in inner.named_modules() if isinstance(m, nn.GroupNorm)}
     gone = [p for p, m in inner.named_modules() if type(m) is nn.Identity]
     told = {"format": FORMAT, "class": type(inner).__name__, "groups": groups, "identity": gone, **(about or {})}
     cast(Any, state)._metadata[ABOUT] = told
