@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+import dojang  # noqa: E402
 from dojang.arith.cost import count  # noqa: E402
 from dojang.base.errors import UnsupportedError  # noqa: E402
 from dojang.engine.compiled import compile  # noqa: E402
@@ -167,3 +168,38 @@ def test_numbers_that_are_none(name: str) -> None:
     net = compile(from_module(Of(PAIRS[name]).eval(), ((15,), (15,))), threads=1)
     found = net.run({"x": x.numpy(), "y": y.numpy()}).outputs[0]
     np.testing.assert_array_equal(found, PAIRS[name](x, y).numpy())
+
+
+def test_a_program_whose_batch_is_open_or_fixed(tmp_path) -> None:
+    """Exported programs: the number of images is refused where it is open, and a number where it is fixed; a number
+    of the forward that looks like it is kept.
+    """
+    x = torch.randn(5, 3, 8, 8)
+    cases: dict[str, Forward] = {
+        "looks": lambda m, y: (y * 2018 + 1008) / 1009,
+        "counts": lambda m, y: y * y.shape[0],
+        "twice five": lambda m, y: y / 10,
+    }
+    for name, does in cases.items():
+        module = Behind(does).eval()
+        for open_ in (False, True):
+            shapes = {"x": {0: torch.export.Dim("n", min=2, max=64)}} if open_ else None
+            path = tmp_path / f"{name}{open_}.pt2"
+            torch.export.save(torch.export.export(module, (x,), dynamic_shapes=shapes), path)
+            graph = dojang.load(path)
+            if name == "counts" and open_:
+                with pytest.raises(UnsupportedError, match="with the number of images"):
+                    compile(graph)
+                continue
+            np.testing.assert_allclose(
+                compile(graph, threads=1)(x.numpy()), module(x).detach().numpy(), rtol=1e-5, atol=1e-5
+            )
+
+
+def test_a_compiled_module_divides_by_numbers_of_its_own() -> None:
+    """`torch.compile`: a fixed batch of 8 images, and a division by 8."""
+    module = Behind(lambda m, y: y / 8 + y * 0.125).eval()
+    x = torch.randn(8, 3, 8, 8)
+    with torch.no_grad():
+        found = torch.compile(module, backend="dojang", dynamic=False)(x)
+        np.testing.assert_allclose(found.numpy(), module(x).numpy(), rtol=1e-5, atol=1e-5)

@@ -89,7 +89,11 @@ def load_saved(path: Path, input_size: Any, weights: bool) -> Graph:
     # An open batch is a number that no other size is; a fixed one is what the program has.
     batch = None if open_ else 1 if not shapes or not shapes[0] else int(shapes[0][0])
     with suppress(Exception):  # most programs are read as they are; decomposing takes longer than reading
-        found = _graph(path, root, program, Tracer(root, sizes, batch), names, sizes, held, open_, weights)
+        tracer = Tracer(root, sizes, batch)
+        found = _graph(path, root, program, tracer, names, sizes, held, open_, weights)
+        if tracer.counted:  # with another prime for the batch, what only looked like the number of images does not
+            tracer = Tracer(root, sizes, batch, tracer.batch)
+            found = _graph(path, root, program, tracer, names, sizes, held, open_, weights)
         if not any(node.op == UNKNOWN for node in found.nodes):
             return found
     program = _decomposed(path, program)

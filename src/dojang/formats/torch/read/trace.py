@@ -285,7 +285,7 @@ class Tracer:
         """A constant of one value. A batch axis is made by broadcasting. Raises `ImagesCounted` for a value that was
         made of the number of images.
         """
-        if self.batch > 1 and counts_images(value, self.batch):
+        if self.batch in PRIMES and counts_images(value, self.batch):
             self.counted = True
             raise ImagesCounted(f"{self.place}: computes with the number of images, which stays open")
         sizes = tuple(shape)
@@ -893,15 +893,15 @@ def pick_batch(sizes: Sequence[Sequence[int]], but: int = 0) -> int:
 
 
 def counts_images(value: float, batch: int) -> bool:
-    """Whether a number may be made of the number of images: it, its square, their reciprocals, or one less of it (as in
-    a variance) are a multiple. Another number may look so by chance, but not for two primes.
+    """Whether a number may be made of the number of images: it, its square or a reciprocal is a multiple, or it is one
+    less than a multiple, as in a variance. Another number may look so by chance, but not for two primes.
     """
     if not value or not math.isfinite(value):
         return False
     number = abs(value)
-    for made in (number, 1 / number, number * number, 1 / (number * number)):
+    for made, less in ((number, 1), (1 / number, 1), (number * number, 0), (1 / (number * number), 0)):
         whole = round(made) if made < 2**52 else 0
-        if whole and abs(made - whole) <= 1e-9 * made and (whole % batch == 0 or (whole + 1) % batch == 0):
+        if whole and abs(made - whole) <= 1e-9 * made and 0 in (whole % batch, (whole + less) % batch):
             return True
     return False
 
