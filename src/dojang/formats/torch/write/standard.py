@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, reduce
 from math import prod
 from typing import Any
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dojang.arith.attrs import Attrs
+from dojang.arith.operator_call import OperatorCall
 from dojang.arith.shapes import axis_of
 from dojang.base.errors import UnsupportedError
 
@@ -27,45 +27,12 @@ SHORT = (torch.float16, torch.bfloat16)
 """Types that are rounded to and held as float32."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorCall:
-    """One use of an operator: inputs by place, None where one is left out; attributes; the version of the set."""
+TensorCall = OperatorCall[Tensor]
 
-    kind: str
-    inputs: Sequence[Tensor | None]
-    attrs: Mapping[str, Any]
-    opset: int
 
-    def get(self, place: int) -> Tensor | None:
-        """The input at a place, None if it is left out."""
-        return self.inputs[place] if place < len(self.inputs) else None
-
-    def __getitem__(self, place: int) -> Tensor:
-        """The input at a place; it must be there."""
-        found = self.get(place)
-        if found is None:
-            raise UnsupportedError(f"{self.kind} lacks its input {place + 1}")
-        return found
-
-    def attr(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
-        return self.attrs.get(name, default)
-
-    def ints(self, place: int, name: str = "") -> list[int] | None:
-        """Whole numbers from an attribute, as older versions have it, or from an input; None if there are neither."""
-        if name and name in self.attrs:
-            value = self.attrs[name]
-            return [int(v) for v in value] if isinstance(value, list) else [int(value)]
-        given = self.get(place)
-        return None if given is None else [int(v) for v in given.reshape(-1).tolist()]
-
-    def present(self) -> list[Tensor]:
-        """All inputs that are given."""
-        return [x for x in self.inputs if x is not None]
-
-    def axis(self, default: int) -> int:
-        """The axis, counted from the front."""
-        return axis_of(self.attr("axis", default), self[0].dim())
+def axis_in(call: TensorCall, default: int) -> int:
+    """The axis of an operator, counted from the front."""
+    return axis_of(call.attr("axis", default), call[0].dim())
 
 
 Function = Callable[[TensorCall], Sequence[Tensor]]
@@ -181,7 +148,7 @@ def softmax(run: Callable[..., Tensor]) -> Function:
 
 def gather(call: TensorCall) -> tuple[Tensor]:
     """Entries of an axis by their numbers."""
-    x, indices, axis = call[0], call[1].long(), call.axis(0)
+    x, indices, axis = call[0], call[1].long(), axis_in(call, 0)
     picked = x.index_select(axis, torch.where(indices < 0, indices + x.shape[axis], indices).reshape(-1))
     return (picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]),)
 
@@ -197,7 +164,7 @@ def _places(x: Tensor, indices: Tensor, axis: int) -> list[Any]:
 
 def gather_elements(call: TensorCall) -> tuple[Tensor]:
     """Of each line along an axis the elements with these numbers."""
-    x, indices, axis = call[0], call[1].long(), call.axis(0)
+    x, indices, axis = call[0], call[1].long(), axis_in(call, 0)
     return (x[tuple(_places(x, indices, axis))],)
 
 
@@ -206,7 +173,7 @@ REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 def scatter_elements(call: TensorCall) -> tuple[Tensor]:
     """Elements of lines along an axis replaced, or combined with what is there."""
-    x, indices, updates, axis = call[0], call[1].long(), call[2], call.axis(0)
+    x, indices, updates, axis = call[0], call[1].long(), call[2], axis_in(call, 0)
     how = call.attr("reduction", "none")
     indices = torch.where(indices < 0, indices + x.shape[axis], indices)
     if how == "none":
@@ -232,7 +199,7 @@ def scatter_nd(call: TensorCall) -> tuple[Tensor]:
 
 def top_k(call: TensorCall) -> tuple[Tensor, ...]:
     """The k largest or smallest of each line, and where they are; equal ones in the order of their places."""
-    x, k, axis = call[0], (call.ints(1, "k") or [1])[0], call.axis(-1)
+    x, k, axis = call[0], (call.ints(1, "k") or [1])[0], axis_in(call, -1)
     values, places = torch.sort(x, dim=axis, descending=bool(call.attr("largest", 1)), stable=True)
     return values.narrow(axis, 0, k), places.narrow(axis, 0, k)
 
@@ -241,7 +208,7 @@ def argument(largest: bool) -> Function:
     """Where the largest or smallest of each line is; the first of equal ones, or the last."""
 
     def function(call: TensorCall) -> tuple[Tensor]:
-        x, axis = call[0], call.axis(0)
+        x, axis = call[0], axis_in(call, 0)
         last = bool(call.attr("select_last_index"))
         x = x.flip(axis) if last else x
         found = torch.sort(x, dim=axis, descending=largest, stable=True)[1].narrow(axis, 0, 1)
@@ -334,7 +301,7 @@ def slice_(call: TensorCall) -> tuple[Tensor]:
 
 def split(call: TensorCall) -> tuple[Tensor, ...]:
     """Parts of an axis."""
-    x, axis, sizes = call[0], call.axis(0), call.ints(1, "split")
+    x, axis, sizes = call[0], axis_in(call, 0), call.ints(1, "split")
     if sizes is None:
         count = call.attr("num_outputs") or call.attr("outputs", 1)
         each = -(-x.shape[axis] // count)
@@ -402,7 +369,7 @@ def layer_norm(call: TensorCall) -> tuple[Tensor, ...]:
     """Values of the axes from `axis` on, brought to mean 0 and variance 1, scaled and shifted; then the mean and
     1/deviation.
     """
-    x, axes = call[0], list(range(call.axis(-1), call[0].dim()))
+    x, axes = call[0], list(range(axis_in(call, -1), call[0].dim()))
     mean = x.mean(axes, keepdim=True)
     inverse = ((x - mean).square().mean(axes, keepdim=True) + call.attr("epsilon", 1e-5)).rsqrt()
     y = F.layer_norm(x, x.shape[axes[0] :], None, None, call.attr("epsilon", 1e-5))
@@ -412,7 +379,7 @@ def layer_norm(call: TensorCall) -> tuple[Tensor, ...]:
 
 def rms_norm(call: TensorCall) -> tuple[Tensor]:
     """x / √(mean of squares over the axes from `axis` on), times a scale."""
-    x, axes = call[0], list(range(call.axis(-1), call[0].dim()))
+    x, axes = call[0], list(range(axis_in(call, -1), call[0].dim()))
     y = x / ((x * x).mean(axes, keepdim=True) + call.attr("epsilon", 1e-5)).sqrt()
     return (y if call.get(1) is None else y * call[1],)
 
