@@ -15,7 +15,7 @@ ONLY_IN_PYTHON = {
     "diagnose": {"progress"},
     "filter_files": {"progress"},
     "memory": {"batch_size"},
-    "slim": {"evaluate", "progress", "tune"},
+    "slim": {"control", "evaluate", "progress", "tune"},
     "train": {"progress", "told"},
 }
 """Keywords that a command line cannot give."""
